@@ -1,0 +1,1 @@
+"""One benchmark a question: python -m benchmarks.NAME --json FILE."""

@@ -1,0 +1,1 @@
+"""The embedded body: shape, motion, pictures, fit."""

@@ -1,0 +1,1 @@
+"""Settings: every option of a run."""

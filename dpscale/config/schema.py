@@ -1,0 +1,278 @@
+"""Every setting of a run, one frozen section per stage, in pipeline order.
+
+Defaults are the paper's (DiffPerformer, CVPR 2024) where it gives a number; a description names the
+source. Small runs override them in ``jobs/configs/*.toml``. This module imports neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="Lower case letters, digits, '-' and '_': it names folders.")]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings: unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+# --------------------------------------------------------------------------------------- the run
+
+
+class RunConfig(Section):
+    name: Name = Field("run", description="Names the run folder and the MLflow parent run.")
+    root: Path = Field(Path("runs"), description="Folder that holds run folders and mlflow.db.")
+    seed: Seed = Field(0, description="Every random number of the run derives from it.")
+
+
+class RayConfig(Section):
+    address: str | None = Field(None, description="Address of a Ray cluster; none starts a local one.")
+    num_cpus: int | None = Field(None, ge=1, description="Logical CPUs of a local Ray; none: one more than the cores, at least 4.")
+    object_store_gib: float = Field(0.5, gt=0.08, le=1024, description="Object store of a local Ray, in GiB.")
+    torch_threads: int = Field(1, ge=1, le=256, description="Torch threads of every worker. Fixed, because sums depend on it: results repeat to the bit only for equal values.")
+    dashboard: bool = Field(False, description="Start Ray's dashboard (on loopback).")
+
+
+# ------------------------------------------------------------------------------- who and what to do
+
+
+class VideoPerformer(Section):
+    """A performer given as a video file of one person."""
+
+    kind: Literal["video"] = "video"
+    name: Name
+    path: Path = Field(description="Video file that PyAV can decode.")
+
+
+class RenderedPerformer(Section):
+    """A rendered performer with exact truth; body, clothes, light and background follow from the seed."""
+
+    kind: Literal["rendered"] = "rendered"
+    name: Name
+    performer_seed: Seed = Field(description="Seeds of 1,000,000 and above are kept out of base training.")
+    motion: str = Field("dance_a", pattern=r"^[a-z0-9_]+$", description="Recording of pybullet_data: humanoid3d_<motion>.txt.")
+    num_frames: int = Field(100, ge=2, le=100_000)
+    fps: float = Field(30.0, gt=0, le=240)
+
+
+class Pose2simPerformer(Section):
+    """The balancing man of pose2sim's single-person demo (BSD-3-Clause), read from the installed package."""
+
+    kind: Literal["pose2sim"] = "pose2sim"
+    name: Name
+    camera: Literal["cam01", "cam02", "cam03", "cam04"] = Field("cam02", description="cam02 sees him from the front.")
+
+
+Performer = Annotated[VideoPerformer | RenderedPerformer | Pose2simPerformer, Field(discriminator="kind")]
+
+
+class SelfDrive(Section):
+    """Drive with the held-out part of the performer's own video: the truth is known."""
+
+    kind: Literal["self"] = "self"
+    name: Name = "self"
+
+
+class VideoDrive(Section):
+    """Drive with the movement of the person in another video."""
+
+    kind: Literal["video"] = "video"
+    name: Name
+    path: Path
+    max_frames: int = Field(300, ge=2, le=100_000)
+
+
+class MotionDrive(Section):
+    """Drive the performer's own fitted body, in its own camera, with recorded motion capture."""
+
+    kind: Literal["motion"] = "motion"
+    name: Name
+    motion: str = Field("dance_b", pattern=r"^[a-z0-9_]+$", description="Recording of pybullet_data: humanoid3d_<motion>.txt.")
+    num_frames: int = Field(60, ge=2, le=100_000)
+
+
+Drive = Annotated[SelfDrive | VideoDrive | MotionDrive, Field(discriminator="kind")]
+
+
+class VideoConfig(Section):
+    """One video to make: a performer doing a drive's movement."""
+
+    performer: Name
+    drive: Name = "self"
+
+
+# ------------------------------------------------------------------------------------------ stages
+
+
+class SynthConfig(Section):
+    num_performers: int = Field(8, ge=1, le=1_000_000)
+    first_seed: Seed = Field(0, description="Performer i has seed first_seed + i.")
+    num_frames: int = Field(24, ge=2, le=100_000, description="Frames per performer.")
+    fps: float = Field(15.0, gt=0, le=240)
+    supersampling: int = Field(2, ge=1, le=4, description="Samples per pixel and axis.")
+
+
+class PreprocessConfig(Section):
+    size: int = Field(512, ge=32, le=2048, multiple_of=8, description="Height and width of the square crop in px (paper: 512).")
+    max_frames: int = Field(1800, ge=2, le=1_000_000, description="Frames taken from a video, from its start (paper: about a minute).")
+    train_fraction: float = Field(0.8, gt=0, lt=1, description="Leading part that trains; the contiguous tail tests (S, A.1: 80/20).")
+    crop_margin: float = Field(1.15, ge=1, le=4, description="Side of the crop over the extent of the person in all frames.")
+    min_detected: float = Field(0.5, gt=0, le=1, description="Part of the frames in which a person must be found.")
+    fit_steps: int = Field(300, ge=1, le=100_000, description="Optimiser steps of the body fit.")
+    num_actors: int = Field(1, ge=1, le=10_000, description="Most preprocessing actors at once.")
+
+
+class AutoencoderTrainConfig(Section):
+    steps: int = Field(2000, ge=0, le=10_000_000, description="Decoder steps (paper: 2000).")
+    lr: float = Field(5e-5, gt=0, le=1, description="AdamW learning rate (paper: 5e-5).")
+    batch_size: int = Field(4, ge=1, le=4096, description="Frames per step.")
+
+
+class DiffusionConfig(Section):
+    preset: Literal["tiny", "sd21"] = Field("sd21", description="tiny: weights in the package, 128 px; sd21: the paper's size, weights from `weights`.")
+    weights: str | None = Field(None, description="Local folder or hub id in diffusers format; none: the preset's own.")
+    pose_kinds: tuple[Literal["keypoints", "iuv"], ...] = Field(("keypoints", "iuv"), min_length=1, description="Pose conditions (S, A.1).")
+    sampling_steps: int = Field(50, ge=1, le=1000, description="DDIM steps (paper: 50).")
+    guidance_scale: float = Field(6.0, ge=1, le=50, description="Classifier-free guidance; 1 switches it off (VideoComposer: 6.0).")
+    window: int = Field(16, ge=2, le=256, description="Frames denoised together (paper: 16).")
+    stride: int = Field(8, ge=1, le=256, description="Frames between windows (paper: 8).")
+    window_batch: int = Field(4, ge=1, le=1024, description="Windows of one denoising step in one batch.")
+
+    @model_validator(mode="after")
+    def _stride_fits_window(self) -> DiffusionConfig:
+        if self.stride > self.window:
+            raise ValueError(f"diffusion.stride = {self.stride} leaves gaps: it must be at most diffusion.window = {self.window}")
+        return self
+
+
+class PretrainConfig(Section):
+    num_performers: int = Field(400, ge=1, le=999_999, description="Rendered performers, seeds 0 .. n-1; seeds of 1,000,000 and above are never used.")
+    held_out_performers: int = Field(8, ge=1, le=10_000, description="Further seeds, measured and never trained on.")
+    num_frames: int = Field(48, ge=8, le=10_000, description="Frames per performer.")
+    fps: float = Field(15.0, gt=0, le=240, description="Frame rate of the rendered clips.")
+    decoder_steps: int = Field(4000, ge=0, le=10_000_000)
+    decoder_lr: float = Field(1e-3, gt=0, le=1)
+    image_steps: int = Field(12_000, ge=0, le=10_000_000, description="Steps on single frames of many performers.")
+    video_steps: int = Field(4_000, ge=0, le=10_000_000, description="Steps on 8-frame clips, after the image steps.")
+    batch_frames: int = Field(8, ge=1, le=4096, description="Frames per step.")
+    lr: float = Field(3e-4, gt=0, le=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    checkpoint_every_s: float = Field(120.0, gt=0)
+
+
+class FinetuneConfig(Section):
+    trainable: Literal["temporal", "all"] = Field("temporal", description="temporal: temporal layers, pose encoder, widened inputs (paper); all: the whole denoiser.")
+    epochs: float = Field(10.0, gt=0, le=100_000, description="Passes over the training frames (paper: 10); a step sees clip_frames of them.")
+    max_steps: int | None = Field(None, ge=1, description="Cap on optimiser steps; none: epochs decide.")
+    lr: float = Field(5e-6, gt=0, le=1, description="AdamW learning rate (paper: 5e-6).")
+    clip_frames: int = Field(8, ge=1, le=256, description="Frames per iteration, at random (paper: 8).")
+    condition_dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping the image embedding, for classifier-free guidance.")
+    decoder: AutoencoderTrainConfig = AutoencoderTrainConfig()
+    offload: Literal["none", "optimizer", "parameters", "nvme"] = Field("none", description="What DeepSpeed keeps in host memory (nvme: on disk).")
+    nvme_path: Path | None = Field(None, description="Folder on a fast local disk, for offload = nvme.")
+    num_workers: int = Field(1, ge=1, le=1024, description="Workers per performer; more than one trains in a Ray Train TorchTrainer.")
+    max_concurrent: int = Field(1, ge=1, le=10_000, description="Performers finetuned at once.")
+    checkpoint_every: int = Field(50, ge=1, le=1_000_000, description="Steps between checkpoints.")
+    max_failures: int = Field(1, ge=0, le=100, description="Retries of a performer that failed for a reason other than its input.")
+
+
+class HashGridConfig(Section):
+    """Names and meaning as in tiny-cuda-nn."""
+
+    n_levels: int = Field(16, ge=1, le=32)
+    n_features_per_level: int = Field(2, ge=1, le=8)
+    log2_hashmap_size: int = Field(19, ge=8, le=26)
+    base_resolution: int = Field(16, ge=2, le=1024)
+    per_level_scale: float = Field(1.38, gt=1, le=4)
+
+
+class FieldConfig(Section):
+    """V_s = C(D(H(x, y, n))); sizes are CoDeF's (METHOD 4)."""
+
+    deformation_grid: HashGridConfig = HashGridConfig()
+    canonical_grid: HashGridConfig = HashGridConfig(per_level_scale=1.44)
+    deformation_layers: int = Field(8, ge=1, le=32)
+    deformation_width: int = Field(64, ge=4, le=1024)
+    canonical_layers: int = Field(2, ge=1, le=32)
+    canonical_width: int = Field(64, ge=4, le=1024)
+    lr: float = Field(1e-3, gt=0, le=1, description="Adam learning rate (paper: 1e-3).")
+    lr_milestones: tuple[int, ...] = Field((2500, 5000, 7500), description="Steps at which the rate halves (CoDeF).")
+    samples: int = Field(16384, ge=16, le=2**24, description="Pixels per step.")
+
+
+class JointConfig(Section):
+    """Algorithm 1."""
+
+    steps: int = Field(10_000, ge=1, le=100_000_000, description="Field steps (paper: 10,000).")
+    refresh_interval: int = Field(2000, ge=1, le=100_000_000, description="Field steps between refreshes (paper: 2000).")
+    warm_up_steps: int = Field(500, ge=0, le=1_000_000, description="Steps that fit the field to I_ref first (ours).")
+    flow_weight: float = Field(1.0, ge=0, le=1000, description="lambda of Eq. 6 (ours: 1.0).")
+    background_flow: bool = Field(False, description="Take the flow off the body as zero (static camera) instead of leaving it out.")
+    first_strength: float = Field(1.0, gt=0, le=1, description="Noise strength of the first pass (ours).")
+    strength_from: float = Field(0.7, gt=0, le=1, description="Noise strength of the first refresh, falling linearly (ours).")
+    strength_to: float = Field(0.3, gt=0, le=1, description="Noise strength of the last refresh (ours).")
+
+
+class SchedulerConfig(Section):
+    kind: Literal["fifo", "critical_path"] = "critical_path"
+    field_workers: int = Field(2, ge=1, le=100_000, description="Actors that run field steps.")
+    slice_steps: int = Field(200, ge=1, le=1_000_000, description="Most field steps scheduled at once; a checkpoint follows each slice.")
+    field_cpus: float = Field(1.0, gt=0, le=256)
+    field_gpus: float = Field(0.0, ge=0, le=8)
+    refresh_cpus: float = Field(1.0, gt=0, le=256)
+    refresh_gpus: float = Field(0.0, ge=0, le=8)
+    max_failures: int = Field(3, ge=0, le=100, description="Failures of one video before it is given up.")
+
+
+class EvaluateConfig(Section):
+    body_dilation_px: int = Field(2, ge=0, le=64, description="Growth of the body mask for psnr_body, in px.")
+
+
+class TrackingConfig(Section):
+    kind: Literal["mlflow", "file", "none"] = "mlflow"
+    uri: str | None = Field(None, description="MLflow tracking URI; none: SQLite at <run.root>/mlflow.db.")
+    experiment: str = Field("dpscale", min_length=1)
+
+
+class Config(Section):
+    """A whole run."""
+
+    run: RunConfig = RunConfig()
+    ray: RayConfig = RayConfig()
+    performers: tuple[Performer, ...] = ()
+    drives: tuple[Drive, ...] = (SelfDrive(),)
+    videos: tuple[VideoConfig, ...] = Field((), description="What to make; none: every performer with every drive.")
+    synth: SynthConfig = SynthConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    field: FieldConfig = FieldConfig()
+    joint: JointConfig = JointConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _names_are_unique_and_known(self) -> Config:
+        for key, names in (("performers", [p.name for p in self.performers]), ("drives", [d.name for d in self.drives])):
+            twice = sorted({n for n in names if names.count(n) > 1})
+            if twice:
+                raise ValueError(f"{key}: the name {twice[0]!r} is used twice; give each its own")
+        for video in self.videos:
+            if video.performer not in {p.name for p in self.performers}:
+                raise ValueError(f"videos: no performer is named {video.performer!r}")
+            if video.drive not in {d.name for d in self.drives}:
+                raise ValueError(f"videos: no drive is named {video.drive!r}")
+        return self
+
+    def planned_videos(self) -> tuple[VideoConfig, ...]:
+        """The videos to make: as listed, or every performer with every drive."""
+        if self.videos:
+            return self.videos
+        return tuple(VideoConfig(performer=p.name, drive=d.name) for p in self.performers for d in self.drives)

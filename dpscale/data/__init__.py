@@ -1,0 +1,1 @@
+"""What stages hand to each other, and its form and place on disk."""

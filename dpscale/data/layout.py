@@ -1,0 +1,77 @@
+"""Where each artefact of a run lives."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpscale.config.schema import Config, VideoConfig
+
+_SAFE_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
+
+
+def safe_name(name: str) -> str:
+    """`name` if it may become a folder name, else ValueError: a name from outside never becomes a path unchecked."""
+    if not _SAFE_NAME.fullmatch(name):
+        raise ValueError(f"the name {name!r} may hold lower case letters, digits, '-' and '_' only, at most 64, a letter or digit first")
+    return name
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """Paths of one run below ``<run.root>/<run.name>``."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, config: Config) -> RunLayout:
+        return cls((config.run.root / safe_name(config.run.name)).resolve())
+
+    @property
+    def resolved_config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def mlflow_db(self) -> Path:
+        """Shared by all runs below one root."""
+        return self.root.parent / "mlflow.db"
+
+    def source_video(self, performer: str) -> Path:
+        """Where a rendered performer's footage is written before preprocessing."""
+        return self.root / "sources" / f"{safe_name(performer)}.mp4"
+
+    def shard(self, performer: str, clip: str) -> Path:
+        """Folder of one clip's Parquet shard; complete when it holds its marker. The performer's own video is clip `main`."""
+        return self.root / "shards" / f"performer={safe_name(performer)}" / f"clip={safe_name(clip)}"
+
+    def truth(self, performer: str) -> Path:
+        """Exact truth of a rendered performer (.npz: keypoints, iuv, flow, flow_valid), beside its footage."""
+        return self.root / "sources" / f"{safe_name(performer)}_truth.npz"
+
+    def finetune(self, performer: str) -> Path:
+        """Folder of one performer's finetuning: checkpoints, then `denoiser.safetensors`, `decoder.safetensors`."""
+        return self.root / "finetune" / safe_name(performer)
+
+    def joint(self, video: VideoConfig) -> Path:
+        """Folder of one video's joint optimisation: checkpoints, refresh results, final frames."""
+        return self.root / "joint" / self.video_name(video)
+
+    def videos(self, video: VideoConfig) -> Path:
+        """Folder of one video's finished mp4s and contact sheets."""
+        return self.root / "videos" / self.video_name(video)
+
+    def metrics(self, video: VideoConfig) -> Path:
+        return self.root / "metrics" / f"{self.video_name(video)}.json"
+
+    @staticmethod
+    def video_name(video: VideoConfig) -> str:
+        return f"{safe_name(video.performer)}--{safe_name(video.drive)}"

@@ -1,0 +1,1 @@
+"""The pose-guided video diffusion model."""

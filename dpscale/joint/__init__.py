@@ -1,0 +1,1 @@
+"""Iterative joint optimisation (Algorithm 1)."""

@@ -1,0 +1,1 @@
+"""Runs many joint optimisations at once."""
