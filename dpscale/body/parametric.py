@@ -121,4 +121,5 @@ def load_body() -> BodyModel:
         arrays = dict(np.load(file))
     names = {key: tuple(str(n) for n in arrays.pop(key)) for key in ("bone_names", "keypoint_names")}
     floats = {key: value.astype(np.float64) if value.dtype.kind == "f" else value.astype(np.int64) for key, value in arrays.items()}
+    floats["skin_weights"] /= floats["skin_weights"].sum(1, keepdims=True)
     return BodyModel(**floats, **names)

@@ -57,11 +57,20 @@ def person(seed: int) -> Person:
 
 
 def render_performer(
-    seed: int, motion: str, num_frames: int, fps: float, size: int, supersampling: int = 2, yaw: float | None = None, start_s: float = 0.0
+    seed: int,
+    motion: str,
+    num_frames: int,
+    fps: float,
+    size: int,
+    supersampling: int = 2,
+    yaw: float | None = None,
+    start_s: float = 0.0,
+    with_flow: bool = True,
 ) -> RenderedClip:
     """Renders performer `seed` doing `motion`, `size` x `size` px, the body filling the square over all frames.
 
-    The seed decides body, clothes, light, background, camera and, unless `yaw` (radians; 0 faces the camera) is given, the view."""
+    The seed decides body, clothes, light, background, camera and, unless `yaw` (radians; 0 faces the camera) is given, the view.
+    Without `with_flow` the flow stays zero and invalid, which halves the time."""
     rng, body, who = np.random.default_rng([seed, 1]), load_body(), person(seed)
     yaw = float(rng.normal(0, 0.6)) if yaw is None else yaw
     world = load_motion(motion, body, who.shaped, fps, num_frames, start_s).turned(yaw)
@@ -72,7 +81,7 @@ def render_performer(
     motion_in_crop = _framed(seen, surface, size, margin=float(rng.uniform(1.05, 1.4)), shift=rng.normal(0, 0.02, 2))
     scene = _Scene(body, who, surface, motion_in_crop, size, supersampling, viewpoint, rng)
     pictures = [scene.picture(n) for n in range(num_frames)]
-    return RenderedClip(np.stack([p[0] for p in pictures]), _exact_pose(body, who, seen, surface, motion_in_crop, size), np.stack([p[1] for p in pictures]))
+    return RenderedClip(np.stack([p[0] for p in pictures]), _exact_pose(body, who, seen, surface, motion_in_crop, size, with_flow), np.stack([p[1] for p in pictures]))
 
 
 def _framed(seen: WorldMotion, surface: Float[np.ndarray, "N V 3"], size: int, margin: float, shift: np.ndarray) -> BodyMotion:
@@ -80,14 +89,15 @@ def _framed(seen: WorldMotion, surface: Float[np.ndarray, "N V 3"], size: int, m
     plane = surface[..., :2] / surface[..., 2:]
     low, high = plane.min((0, 1)), plane.max((0, 1))
     focal = size / (margin * (high - low).max())
-    center = size * (0.5 + shift) - focal * (low + high) / 2
+    room = 0.4 * (margin - 1) / margin
+    center = size * (0.5 + shift.clip(-room, room)) - focal * (low + high) / 2
     return BodyMotion(seen.rotations, seen.root, float(focal), (float(center[0]), float(center[1])))
 
 
-def _exact_pose(body: BodyModel, who: Person, seen: WorldMotion, surface: np.ndarray, motion: BodyMotion, size: int) -> Pose:
+def _exact_pose(body: BodyModel, who: Person, seen: WorldMotion, surface: np.ndarray, motion: BodyMotion, size: int, with_flow: bool) -> Pose:
     rasters = [rasterise_body(body, v, motion.focal_px, motion.center_px, size, size) for v in surface]
     flow, valid = np.zeros((len(surface), size, size, 2)), np.zeros((len(surface), size, size), bool)
-    for n in range(len(surface) - 1):
+    for n in range(len(surface) - 1 if with_flow else 0):
         step = mesh_flow(body, rasters[n], surface[n + 1], rasters[n + 1], motion.focal_px, motion.center_px)
         flow[n], valid[n] = step.offset, step.valid
     joints = body.keypoints(body.skin(who.shaped, seen.rotations, seen.root))

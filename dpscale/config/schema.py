@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="Lower case letters, digits, '-' and '_': it names folders.")]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Letters, digits, '.', '-' and '_': it names a folder.")]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
@@ -25,17 +26,20 @@ class Section(BaseModel):
 
 
 class RunConfig(Section):
-    name: Name = Field("run", description="Names the run folder and the MLflow parent run.")
-    root: Path = Field(Path("runs"), description="Folder that holds run folders and mlflow.db.")
-    seed: Seed = Field(0, description="Every random number of the run derives from it.")
+    name: RunName = Field(default="run", description="Names the run folder and the MLflow parent run: letters, digits, '.', '-' and '_'.")
+    root: Path = Field(default=Path("runs"), description="Folder that holds run folders and mlflow.db.")
+    seed: Seed = Field(default=0, description="Every random number of the run derives from it.")
 
 
 class RayConfig(Section):
-    address: str | None = Field(None, description="Address of a Ray cluster; none starts a local one.")
-    num_cpus: int | None = Field(None, ge=1, description="Logical CPUs of a local Ray; none: one more than the cores, at least 4.")
-    object_store_gib: float = Field(0.5, gt=0.08, le=1024, description="Object store of a local Ray, in GiB.")
-    torch_threads: int = Field(1, ge=1, le=256, description="Torch threads of every worker. Fixed, because sums depend on it: results repeat to the bit only for equal values.")
-    dashboard: bool = Field(False, description="Start Ray's dashboard (on loopback).")
+    address: str | None = Field(default=None, description="Address of a Ray cluster; none starts a local one.")
+    num_cpus: int | None = Field(default=None, ge=1, description="Logical CPUs of a local Ray; none: one more than the cores, at least 4.")
+    object_store_gib: float = Field(default=0.5, gt=0.08, le=1024, description="Object store of a local Ray, in GiB.")
+    torch_threads: int = Field(
+        default=1, ge=1, le=256,
+        description="Torch threads of every worker. Fixed, because sums depend on it: results repeat to the bit only for equal values.",
+    )
+    dashboard: bool = Field(default=False, description="Start Ray's dashboard (on loopback).")
 
 
 # ------------------------------------------------------------------------------- who and what to do
@@ -55,9 +59,9 @@ class RenderedPerformer(Section):
     kind: Literal["rendered"] = "rendered"
     name: Name
     performer_seed: Seed = Field(description="Seeds of 1,000,000 and above are kept out of base training.")
-    motion: str = Field("dance_a", pattern=r"^[a-z0-9_]+$", description="Recording of pybullet_data: humanoid3d_<motion>.txt.")
-    num_frames: int = Field(100, ge=2, le=100_000)
-    fps: float = Field(30.0, gt=0, le=240)
+    motion: str = Field(default="dance_a", pattern=r"^[a-z0-9_]+$", description="Recording of pybullet_data: humanoid3d_<motion>.txt.")
+    num_frames: int = Field(default=100, ge=2, le=100_000)
+    fps: float = Field(default=30.0, gt=0, le=240)
 
 
 class Pose2simPerformer(Section):
@@ -65,7 +69,7 @@ class Pose2simPerformer(Section):
 
     kind: Literal["pose2sim"] = "pose2sim"
     name: Name
-    camera: Literal["cam01", "cam02", "cam03", "cam04"] = Field("cam02", description="cam02 sees him from the front.")
+    camera: Literal["cam01", "cam02", "cam03", "cam04"] = Field(default="cam02", description="cam02 sees him from the front.")
 
 
 Performer = Annotated[VideoPerformer | RenderedPerformer | Pose2simPerformer, Field(discriminator="kind")]
@@ -84,7 +88,7 @@ class VideoDrive(Section):
     kind: Literal["video"] = "video"
     name: Name
     path: Path
-    max_frames: int = Field(300, ge=2, le=100_000)
+    max_frames: int = Field(default=300, ge=2, le=100_000)
 
 
 class MotionDrive(Section):
@@ -92,8 +96,8 @@ class MotionDrive(Section):
 
     kind: Literal["motion"] = "motion"
     name: Name
-    motion: str = Field("dance_b", pattern=r"^[a-z0-9_]+$", description="Recording of pybullet_data: humanoid3d_<motion>.txt.")
-    num_frames: int = Field(60, ge=2, le=100_000)
+    motion: str = Field(default="dance_b", pattern=r"^[a-z0-9_]+$", description="Recording of pybullet_data: humanoid3d_<motion>.txt.")
+    num_frames: int = Field(default=60, ge=2, le=100_000)
 
 
 Drive = Annotated[SelfDrive | VideoDrive | MotionDrive, Field(discriminator="kind")]
@@ -110,38 +114,40 @@ class VideoConfig(Section):
 
 
 class SynthConfig(Section):
-    num_performers: int = Field(8, ge=1, le=1_000_000)
-    first_seed: Seed = Field(0, description="Performer i has seed first_seed + i.")
-    num_frames: int = Field(24, ge=2, le=100_000, description="Frames per performer.")
-    fps: float = Field(15.0, gt=0, le=240)
-    supersampling: int = Field(2, ge=1, le=4, description="Samples per pixel and axis.")
+    num_performers: int = Field(default=8, ge=1, le=1_000_000)
+    first_seed: Seed = Field(default=0, description="Performer i has seed first_seed + i.")
+    num_frames: int = Field(default=24, ge=2, le=100_000, description="Frames per performer.")
+    fps: float = Field(default=15.0, gt=0, le=240)
+    supersampling: int = Field(default=2, ge=1, le=4, description="Samples per pixel and axis.")
 
 
 class PreprocessConfig(Section):
-    size: int = Field(512, ge=32, le=2048, multiple_of=8, description="Height and width of the square crop in px (paper: 512).")
-    max_frames: int = Field(1800, ge=2, le=1_000_000, description="Frames taken from a video, from its start (paper: about a minute).")
-    train_fraction: float = Field(0.8, gt=0, lt=1, description="Leading part that trains; the contiguous tail tests (S, A.1: 80/20).")
-    crop_margin: float = Field(1.15, ge=1, le=4, description="Side of the crop over the extent of the person in all frames.")
-    min_detected: float = Field(0.5, gt=0, le=1, description="Part of the frames in which a person must be found.")
-    fit_steps: int = Field(300, ge=1, le=100_000, description="Optimiser steps of the body fit.")
-    num_actors: int = Field(1, ge=1, le=10_000, description="Most preprocessing actors at once.")
+    size: int = Field(default=512, ge=32, le=2048, multiple_of=8, description="Height and width of the square crop in px (paper: 512).")
+    max_frames: int = Field(default=1800, ge=2, le=1_000_000, description="Frames taken from a video, from its start (paper: about a minute).")
+    train_fraction: float = Field(default=0.8, gt=0, lt=1, description="Leading part that trains; the contiguous tail tests (S, A.1: 80/20).")
+    crop_margin: float = Field(default=1.15, ge=1, le=4, description="Side of the crop over the extent of the person in all frames.")
+    min_detected: float = Field(default=0.5, gt=0, le=1, description="Part of the frames in which a person must be found.")
+    fit_steps: int = Field(default=300, ge=1, le=100_000, description="Optimiser steps of the body fit.")
+    num_actors: int = Field(default=1, ge=1, le=10_000, description="Most preprocessing actors at once.")
 
 
 class AutoencoderTrainConfig(Section):
-    steps: int = Field(2000, ge=0, le=10_000_000, description="Decoder steps (paper: 2000).")
-    lr: float = Field(5e-5, gt=0, le=1, description="AdamW learning rate (paper: 5e-5).")
-    batch_size: int = Field(4, ge=1, le=4096, description="Frames per step.")
+    steps: int = Field(default=2000, ge=0, le=10_000_000, description="Decoder steps (paper: 2000).")
+    lr: float = Field(default=5e-5, gt=0, le=1, description="AdamW learning rate (paper: 5e-5).")
+    batch_size: int = Field(default=4, ge=1, le=4096, description="Frames per step.")
 
 
 class DiffusionConfig(Section):
-    preset: Literal["tiny", "sd21"] = Field("sd21", description="tiny: weights in the package, 128 px; sd21: the paper's size, weights from `weights`.")
-    weights: str | None = Field(None, description="Local folder or hub id in diffusers format; none: the preset's own.")
-    pose_kinds: tuple[Literal["keypoints", "iuv"], ...] = Field(("keypoints", "iuv"), min_length=1, description="Pose conditions (S, A.1).")
-    sampling_steps: int = Field(50, ge=1, le=1000, description="DDIM steps (paper: 50).")
-    guidance_scale: float = Field(6.0, ge=1, le=50, description="Classifier-free guidance; 1 switches it off (VideoComposer: 6.0).")
-    window: int = Field(16, ge=2, le=256, description="Frames denoised together (paper: 16).")
-    stride: int = Field(8, ge=1, le=256, description="Frames between windows (paper: 8).")
-    window_batch: int = Field(4, ge=1, le=1024, description="Windows of one denoising step in one batch.")
+    preset: Literal["tiny", "sd21"] = Field(
+        default="sd21", description="tiny: weights in the package, 128 px; sd21: the paper's size, weights from `weights`."
+    )
+    weights: str | None = Field(default=None, description="Local folder or hub id in diffusers format; none: the preset's own.")
+    pose_kinds: tuple[Literal["keypoints", "iuv"], ...] = Field(default=("keypoints", "iuv"), min_length=1, description="Pose conditions (S, A.1).")
+    sampling_steps: int = Field(default=50, ge=1, le=1000, description="DDIM steps (paper: 50).")
+    guidance_scale: float = Field(default=6.0, ge=1, le=50, description="Classifier-free guidance; 1 switches it off (VideoComposer: 6.0).")
+    window: int = Field(default=16, ge=2, le=256, description="Frames denoised together (paper: 16).")
+    stride: int = Field(default=8, ge=1, le=256, description="Frames between windows (paper: 8).")
+    window_batch: int = Field(default=4, ge=1, le=1024, description="Windows of one denoising step in one batch.")
 
     @model_validator(mode="after")
     def _stride_fits_window(self) -> DiffusionConfig:
@@ -151,44 +157,53 @@ class DiffusionConfig(Section):
 
 
 class PretrainConfig(Section):
-    num_performers: int = Field(400, ge=1, le=999_999, description="Rendered performers, seeds 0 .. n-1; seeds of 1,000,000 and above are never used.")
-    held_out_performers: int = Field(8, ge=1, le=10_000, description="Further seeds, measured and never trained on.")
-    num_frames: int = Field(48, ge=8, le=10_000, description="Frames per performer.")
-    fps: float = Field(15.0, gt=0, le=240, description="Frame rate of the rendered clips.")
-    decoder_steps: int = Field(4000, ge=0, le=10_000_000)
-    decoder_lr: float = Field(1e-3, gt=0, le=1)
-    image_steps: int = Field(12_000, ge=0, le=10_000_000, description="Steps on single frames of many performers.")
-    video_steps: int = Field(4_000, ge=0, le=10_000_000, description="Steps on 8-frame clips, after the image steps.")
-    batch_frames: int = Field(8, ge=1, le=4096, description="Frames per step.")
-    lr: float = Field(3e-4, gt=0, le=1)
-    ema_decay: float = Field(0.999, ge=0, lt=1)
-    checkpoint_every_s: float = Field(120.0, gt=0)
+    num_performers: int = Field(
+        default=400, ge=1, le=999_999, description="Rendered performers, seeds 0 .. n-1; seeds of 1,000,000 and above are never used."
+    )
+    held_out_performers: int = Field(default=8, ge=1, le=10_000, description="Further seeds, measured and never trained on.")
+    num_frames: int = Field(default=48, ge=8, le=10_000, description="Frames per performer.")
+    fps: float = Field(default=15.0, gt=0, le=240, description="Frame rate of the rendered clips.")
+    decoder_steps: int = Field(default=4000, ge=0, le=10_000_000)
+    decoder_lr: float = Field(default=1e-3, gt=0, le=1)
+    image_steps: int = Field(default=12_000, ge=0, le=10_000_000, description="Steps on single frames of many performers.")
+    video_steps: int = Field(default=4_000, ge=0, le=10_000_000, description="Steps on 8-frame clips, after the image steps.")
+    batch_frames: int = Field(default=8, ge=1, le=4096, description="Frames per step.")
+    lr: float = Field(default=3e-4, gt=0, le=1)
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    checkpoint_every_s: float = Field(default=120.0, gt=0)
 
 
 class FinetuneConfig(Section):
-    trainable: Literal["temporal", "all"] = Field("temporal", description="temporal: temporal layers, pose encoder, widened inputs (paper); all: the whole denoiser.")
-    epochs: float = Field(10.0, gt=0, le=100_000, description="Passes over the training frames (paper: 10); a step sees clip_frames of them.")
-    max_steps: int | None = Field(None, ge=1, description="Cap on optimiser steps; none: epochs decide.")
-    lr: float = Field(5e-6, gt=0, le=1, description="AdamW learning rate (paper: 5e-6).")
-    clip_frames: int = Field(8, ge=1, le=256, description="Frames per iteration, at random (paper: 8).")
-    condition_dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping the image embedding, for classifier-free guidance.")
+    trainable: Literal["temporal", "all"] = Field(
+        default="temporal", description="temporal: temporal layers, pose encoder, widened inputs (paper); all: the whole denoiser."
+    )
+    epochs: float = Field(default=10.0, gt=0, le=100_000, description="Passes over the training frames (paper: 10); a step sees clip_frames of them.")
+    max_steps: int | None = Field(default=None, ge=1, description="Cap on optimiser steps; none: epochs decide.")
+    lr: float = Field(default=5e-6, gt=0, le=1, description="AdamW learning rate (paper: 5e-6).")
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="AdamW weight decay (ours: PyTorch's default).")
+    clip_frames: int = Field(default=8, ge=1, le=256, description="Frames per iteration, at random (paper: 8).")
+    condition_dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="Probability of dropping the image embedding, for classifier-free guidance."
+    )
     decoder: AutoencoderTrainConfig = AutoencoderTrainConfig()
-    offload: Literal["none", "optimizer", "parameters", "nvme"] = Field("none", description="What DeepSpeed keeps in host memory (nvme: on disk).")
-    nvme_path: Path | None = Field(None, description="Folder on a fast local disk, for offload = nvme.")
-    num_workers: int = Field(1, ge=1, le=1024, description="Workers per performer; more than one trains in a Ray Train TorchTrainer.")
-    max_concurrent: int = Field(1, ge=1, le=10_000, description="Performers finetuned at once.")
-    checkpoint_every: int = Field(50, ge=1, le=1_000_000, description="Steps between checkpoints.")
-    max_failures: int = Field(1, ge=0, le=100, description="Retries of a performer that failed for a reason other than its input.")
+    offload: Literal["none", "optimizer", "parameters", "nvme"] = Field(
+        default="none", description="What DeepSpeed keeps in host memory (nvme: on disk)."
+    )
+    nvme_path: Path | None = Field(default=None, description="Folder on a fast local disk, for offload = nvme.")
+    num_workers: int = Field(default=1, ge=1, le=1024, description="Workers per performer; more than one trains in a Ray Train TorchTrainer.")
+    max_concurrent: int = Field(default=1, ge=1, le=10_000, description="Performers finetuned at once.")
+    checkpoint_every: int = Field(default=50, ge=1, le=1_000_000, description="Steps between checkpoints.")
+    max_failures: int = Field(default=1, ge=0, le=100, description="Retries of a performer that failed for a reason other than its input.")
 
 
 class HashGridConfig(Section):
     """Names and meaning as in tiny-cuda-nn."""
 
-    n_levels: int = Field(16, ge=1, le=32)
-    n_features_per_level: int = Field(2, ge=1, le=8)
-    log2_hashmap_size: int = Field(19, ge=8, le=26)
-    base_resolution: int = Field(16, ge=2, le=1024)
-    per_level_scale: float = Field(1.38, gt=1, le=4)
+    n_levels: int = Field(default=16, ge=1, le=32)
+    n_features_per_level: int = Field(default=2, ge=1, le=8)
+    log2_hashmap_size: int = Field(default=19, ge=8, le=26)
+    base_resolution: int = Field(default=16, ge=2, le=1024)
+    per_level_scale: float = Field(default=1.38, gt=1, le=4)
 
 
 class FieldConfig(Section):
@@ -196,47 +211,49 @@ class FieldConfig(Section):
 
     deformation_grid: HashGridConfig = HashGridConfig()
     canonical_grid: HashGridConfig = HashGridConfig(per_level_scale=1.44)
-    deformation_layers: int = Field(8, ge=1, le=32)
-    deformation_width: int = Field(64, ge=4, le=1024)
-    canonical_layers: int = Field(2, ge=1, le=32)
-    canonical_width: int = Field(64, ge=4, le=1024)
-    lr: float = Field(1e-3, gt=0, le=1, description="Adam learning rate (paper: 1e-3).")
-    lr_milestones: tuple[int, ...] = Field((2500, 5000, 7500), description="Steps at which the rate halves (CoDeF).")
-    samples: int = Field(16384, ge=16, le=2**24, description="Pixels per step.")
+    deformation_layers: int = Field(default=8, ge=1, le=32)
+    deformation_width: int = Field(default=64, ge=4, le=1024)
+    canonical_layers: int = Field(default=2, ge=1, le=32)
+    canonical_width: int = Field(default=64, ge=4, le=1024)
+    lr: float = Field(default=1e-3, gt=0, le=1, description="Adam learning rate (paper: 1e-3).")
+    lr_milestones: tuple[int, ...] = Field(default=(2500, 5000, 7500), description="Steps at which the rate halves (CoDeF).")
+    samples: int = Field(default=16384, ge=16, le=2**24, description="Pixels per step.")
+    flow_samples: int = Field(default=4096, ge=1, le=2**24, description="Pixels with known human flow per step (ours).")
 
 
 class JointConfig(Section):
     """Algorithm 1."""
 
-    steps: int = Field(10_000, ge=1, le=100_000_000, description="Field steps (paper: 10,000).")
-    refresh_interval: int = Field(2000, ge=1, le=100_000_000, description="Field steps between refreshes (paper: 2000).")
-    warm_up_steps: int = Field(500, ge=0, le=1_000_000, description="Steps that fit the field to I_ref first (ours).")
-    flow_weight: float = Field(1.0, ge=0, le=1000, description="lambda of Eq. 6 (ours: 1.0).")
-    background_flow: bool = Field(False, description="Take the flow off the body as zero (static camera) instead of leaving it out.")
-    first_strength: float = Field(1.0, gt=0, le=1, description="Noise strength of the first pass (ours).")
-    strength_from: float = Field(0.7, gt=0, le=1, description="Noise strength of the first refresh, falling linearly (ours).")
-    strength_to: float = Field(0.3, gt=0, le=1, description="Noise strength of the last refresh (ours).")
+    steps: int = Field(default=10_000, ge=1, le=100_000_000, description="Field steps (paper: 10,000).")
+    refresh_interval: int = Field(default=2000, ge=1, le=100_000_000, description="Field steps between refreshes (paper: 2000).")
+    warm_up_steps: int = Field(default=500, ge=0, le=1_000_000, description="Steps that fit the field to I_ref first (ours).")
+    flow_weight: float = Field(default=1.0, ge=0, le=1000, description="lambda of Eq. 6 (ours: 1.0).")
+    background_flow: bool = Field(default=False, description="Take the flow off the body as zero (static camera) instead of leaving it out.")
+    first_strength: float = Field(default=1.0, gt=0, le=1, description="Noise strength of the first pass (ours).")
+    strength_from: float = Field(default=0.7, gt=0, le=1, description="Noise strength of the first refresh, falling linearly (ours).")
+    strength_to: float = Field(default=0.3, gt=0, le=1, description="Noise strength of the last refresh (ours).")
 
 
 class SchedulerConfig(Section):
     kind: Literal["fifo", "critical_path"] = "critical_path"
-    field_workers: int = Field(2, ge=1, le=100_000, description="Actors that run field steps.")
-    slice_steps: int = Field(200, ge=1, le=1_000_000, description="Most field steps scheduled at once; a checkpoint follows each slice.")
-    field_cpus: float = Field(1.0, gt=0, le=256)
-    field_gpus: float = Field(0.0, ge=0, le=8)
-    refresh_cpus: float = Field(1.0, gt=0, le=256)
-    refresh_gpus: float = Field(0.0, ge=0, le=8)
-    max_failures: int = Field(3, ge=0, le=100, description="Failures of one video before it is given up.")
+    field_workers: int = Field(default=2, ge=1, le=100_000, description="Actors that run field steps.")
+    warm_videos: int = Field(default=2, ge=1, le=10_000, description="Videos whose state a field worker keeps in memory between slices.")
+    slice_steps: int = Field(default=200, ge=1, le=1_000_000, description="Most field steps scheduled at once; a checkpoint follows each slice.")
+    field_cpus: float = Field(default=1.0, gt=0, le=256)
+    field_gpus: float = Field(default=0.0, ge=0, le=8)
+    refresh_cpus: float = Field(default=1.0, gt=0, le=256)
+    refresh_gpus: float = Field(default=0.0, ge=0, le=8)
+    max_failures: int = Field(default=3, ge=0, le=100, description="Failures of one video before it is given up.")
 
 
 class EvaluateConfig(Section):
-    body_dilation_px: int = Field(2, ge=0, le=64, description="Growth of the body mask for psnr_body, in px.")
+    body_dilation_px: int = Field(default=2, ge=0, le=64, description="Growth of the body mask for psnr_body, in px.")
 
 
 class TrackingConfig(Section):
     kind: Literal["mlflow", "file", "none"] = "mlflow"
-    uri: str | None = Field(None, description="MLflow tracking URI; none: SQLite at <run.root>/mlflow.db.")
-    experiment: str = Field("dpscale", min_length=1)
+    uri: str | None = Field(default=None, description="MLflow tracking URI; none: SQLite at <run.root>/mlflow.db.")
+    experiment: str = Field(default="dpscale", min_length=1)
 
 
 class Config(Section):
@@ -246,7 +263,7 @@ class Config(Section):
     ray: RayConfig = RayConfig()
     performers: tuple[Performer, ...] = ()
     drives: tuple[Drive, ...] = (SelfDrive(),)
-    videos: tuple[VideoConfig, ...] = Field((), description="What to make; none: every performer with every drive.")
+    videos: tuple[VideoConfig, ...] = Field(default=(), description="What to make; none: every performer with every drive.")
     synth: SynthConfig = SynthConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
     diffusion: DiffusionConfig = DiffusionConfig()

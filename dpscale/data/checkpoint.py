@@ -13,13 +13,16 @@ from typing import Any
 MARKER = "_COMPLETE.json"
 """Present in a folder only when everything else in it is whole."""
 
+TEMPORARY = ".tmp-"
+"""How the name of everything begins that is still being written."""
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` with a temporary sibling of `path`, syncs it and renames it to `path`.
 
     The temporary name keeps the suffix of `path`, because writers choose formats by it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
     try:
         write(temporary)
         _sync(temporary)
@@ -39,7 +42,7 @@ def commit_folder(folder: Path, write: Callable[[Path], object], marker: dict[st
 
     A complete folder of that name is replaced; an incomplete one is removed first."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".tmp-{uuid.uuid4().hex}-{folder.name}")
+    temporary = folder.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{folder.name}")
     temporary.mkdir()
     try:
         write(temporary)

@@ -26,7 +26,7 @@ class RunLayout:
 
     @classmethod
     def of(cls, config: Config) -> RunLayout:
-        return cls((config.run.root / safe_name(config.run.name)).resolve())
+        return cls((config.run.root / config.run.name).resolve())
 
     @property
     def resolved_config(self) -> Path:

@@ -1,0 +1,52 @@
+# dpscale: setup demo test lint bench. Everything stays inside .venv and runs/; `make setup` is instant the second time.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup
+PYTHON ?= $(shell for p in python3.11 python3; do if $$p -c '' 2>/dev/null; then echo $$p; break; fi; done)
+# Compiled once beside the packages that it was compiled for; jobs/cluster_session.py points the workers here.
+export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(VENV)/torch_extensions
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help:
+	@echo "make setup   .venv with pinned packages, DeepSpeed's CPU optimiser compiled"
+	@echo "make demo    personalise two performers, runs/demo/report.html"
+	@echo "make test    the whole suite"
+	@echo "make lint    ruff, pyright, import-linter"
+	@echo "make bench   every benchmark, tables on screen and JSON in runs/benchmarks"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt requirements-data.txt
+	@if [ -z "$(PYTHON)" ]; then echo "dpscale needs Python 3.11: install it, or name one with make setup PYTHON=/path/to/python3.11"; exit 1; fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"dpscale needs Python 3.11 or newer; $(PYTHON) is {sys.version.split()[0]}")'
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-data.txt
+	@if command -v "$${CXX:-g++}" >/dev/null; then \
+	  echo "compiling DeepSpeed's CPU optimiser, once (one to two minutes) ..."; \
+	  log=$(VENV)/compile_cpu_adam.log; \
+	  if PATH="$(CURDIR)/$(BIN):$$PATH" DS_ACCELERATOR=cpu $(BIN)/python -c 'from deepspeed.ops.op_builder import CPUAdamBuilder; CPUAdamBuilder().load()' >$$log 2>&1; \
+	  then echo "compiled into $$TORCH_EXTENSIONS_DIR"; \
+	  else echo "it did not compile (see $$log): finetuning uses torch's AdamW instead, nothing else changes"; fi; \
+	else echo "no C++ compiler found: finetuning uses torch's AdamW instead of DeepSpeed's CPU optimiser, nothing else changes"; fi
+	@touch $@
+
+demo: setup
+	$(BIN)/dpscale demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: setup
+	@for file in $(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py)); do \
+	  name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done

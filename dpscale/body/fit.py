@@ -1,0 +1,214 @@
+"""Fits the embedded body to the landmarks of one person in one uncalibrated video: lengths of the body, movement, place.
+
+A wide prior (focal length 1.2 times the longer side of the picture) stands in for the calibration. Camera axes: x right,
+y down, z forward, metres; the same axes as BlazePose's world landmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dpscale.body.parametric import SCALE_SEGMENTS, BodyModel, load_body
+from dpscale.data.types import BodyMotion, BodyShape
+
+FOCAL_PRIOR = 1.2
+"""Focal length over the longer side of the picture: a phone's main camera."""
+
+_LANDMARK_OF_KEYPOINT = {
+    "nose": 0, "left_eye": 2, "right_eye": 5, "left_ear": 7, "right_ear": 8, "left_shoulder": 11, "right_shoulder": 12,
+    "left_elbow": 13, "right_elbow": 14, "left_wrist": 15, "right_wrist": 16, "left_hip": 23, "right_hip": 24, "left_knee": 25,
+    "right_knee": 26, "left_ankle": 27, "right_ankle": 28, "left_heel": 29, "right_heel": 30, "left_big_toe": 31, "right_big_toe": 32,
+}  # fmt: skip
+_FACE, _HIPS = 0.3, 0.5
+"""Weights of landmarks whose place on the body BlazePose and the embedded body see differently."""
+
+_STIFFNESS = {"root": 0.0, "spine": 0.5, "neck": 0.5, "head": 0.3, "clavicle": 0.6, "shoulder01": 0.6, "upperarm": 0.01, "lowerarm": 0.02,
+              "wrist": 1.0, "upperleg": 0.01, "lowerleg": 0.02, "foot": 0.2}  # fmt: skip
+"""How strongly each movable bone prefers its rest angle."""
+
+_PX_WEIGHT, _WORLD_WEIGHT, _REST_WEIGHT, _ANGLE_SMOOTH, _PATH_SMOOTH, _LENGTH_PRIOR, _SIZE_PRIOR = 4.0, 0.5, 0.2, 60.0, 400.0, 1.0, 3.0
+_WORLD_SIGMA_M, _ROBUST_PX, _LR_END = 0.15, 3.0, 0.09
+
+
+@dataclass(frozen=True)
+class _Skeleton:
+    """The bones that move, and each keypoint as a sum over them: position = sum_m weight[k, m] * joint[m] + rotation[m] @ arm[k, m]."""
+
+    bones: tuple[int, ...]
+    parents: tuple[int, ...]
+    """Index into `bones`, -1 for the root."""
+    offset: Float[Tensor, "M 3"]
+    """Rest position relative to the parent's."""
+    segment: Int[Tensor, " M"]
+    weight: Float[Tensor, "K M"]
+    arm: Float[Tensor, "K M 3"]
+    stiffness: Float[Tensor, " M"]
+
+    def pose(self, root_frame: Tensor, angles: Float[Tensor, "N M 3"], root: Float[Tensor, "N 3"], scales: Float[Tensor, " M"]):
+        """Global rotations [N, M, 3, 3] and joints [N, M, 3]."""
+        local, rotations, joints = _rotation_matrices(angles), [], []
+        for m, parent in enumerate(self.parents):
+            before = root_frame if parent < 0 else rotations[parent]
+            joints.append(root if parent < 0 else joints[parent] + scales[parent] * (before @ self.offset[m]))
+            rotations.append(before @ local[:, m])
+        return torch.stack(rotations, 1), torch.stack(joints, 1)
+
+    def keypoints(self, rotations: Tensor, joints: Tensor, scales: Tensor) -> Float[Tensor, "N K 3"]:
+        return torch.einsum("nmij,kmj->nki", rotations, self.arm * scales[None, :, None]) + torch.einsum("km,nmi->nki", self.weight, joints)
+
+
+@dataclass(frozen=True)
+class _Targets:
+    points_px: Float[Tensor, "N K 2"]
+    world: Float[Tensor, "N K 3"]
+    confidence: Float[Tensor, "N K"]
+    weight: Float[Tensor, " K"]
+    hips: list[int]
+    height_px: float
+    focal_px: float
+    center_px: Float[Tensor, " 2"]
+
+
+def fit_body(
+    landmarks: Float[np.ndarray, "N 33 3"],
+    world: Float[np.ndarray, "N 33 3"],
+    focal_px: float,
+    center_px: tuple[float, float],
+    steps: int = 300,
+    body: BodyModel | None = None,
+) -> tuple[BodyShape, BodyMotion]:
+    """Shape and movement whose keypoints fall on the landmarks (x, y px and visibility; BlazePose's 33) seen by this camera.
+
+    `world` (metres from the hips) decides what one picture cannot. Shape coefficients stay zero; lengths of segments are fitted,
+    one set for all frames. Deterministic for a given number of torch threads. 1-3 s for 100 frames and 300 steps on one core."""
+    body = body or load_body()
+    skeleton, targets = _skeleton(body), _targets(landmarks, world, focal_px, center_px)
+    root_frame = _torch(_torso_frame(world))
+    angles = torch.zeros(len(landmarks), len(skeleton.bones), 3, requires_grad=True)
+    root = _torch(_first_root(landmarks, world, focal_px, center_px)).requires_grad_()
+    log_scales = torch.zeros(len(SCALE_SEGMENTS), requires_grad=True)
+    optimiser = torch.optim.Adam([{"params": [angles], "lr": 0.03}, {"params": [root], "lr": 0.01}, {"params": [log_scales], "lr": 0.01}])
+    decay = torch.optim.lr_scheduler.ExponentialLR(optimiser, _LR_END ** (1 / steps))
+    for _ in range(steps):
+        optimiser.zero_grad()
+        _loss(skeleton, targets, root_frame, angles, root, log_scales).backward()
+        optimiser.step()
+        decay.step()
+    with torch.no_grad():
+        rotations, _ = skeleton.pose(root_frame, angles, root, _scales(skeleton, log_scales))
+    every = rotations.numpy()[:, _nearest_moving(body, skeleton.bones)]
+    shape = BodyShape(np.zeros(body.num_betas), log_scales.detach().numpy().astype(float))
+    return shape, BodyMotion(every, root.detach().numpy(), float(focal_px), (float(center_px[0]), float(center_px[1])))
+
+
+def _loss(skeleton: _Skeleton, targets: _Targets, root_frame: Tensor, angles: Tensor, root: Tensor, log_scales: Tensor) -> Tensor:
+    scales = _scales(skeleton, log_scales)
+    rotations, joints = skeleton.pose(root_frame, angles, root, scales)
+    points = skeleton.keypoints(rotations, joints, scales)
+    picture = targets.focal_px * points[..., :2] / points[..., 2:].clamp(min=0.05) + targets.center_px
+    miss = (picture - targets.points_px).norm(dim=-1) / (targets.height_px / 40)
+    robust = miss.square() / (1 + (miss / _ROBUST_PX).square())
+    from_hips = points - points[:, targets.hips].mean(1, keepdim=True)
+    off_world = (from_hips - targets.world).square().sum(-1) / _WORLD_SIGMA_M**2
+    return (
+        _PX_WEIGHT * (targets.confidence.square() * targets.weight * robust).mean()
+        + _WORLD_WEIGHT * (targets.confidence * targets.weight * off_world).mean()
+        + _REST_WEIGHT * (skeleton.stiffness[:, None] * angles.square()).sum(-1).mean()
+        + _ANGLE_SMOOTH * (_acceleration(angles[:, 1:]) + _acceleration(rotations[:, 0]) / 2)
+        + _PATH_SMOOTH * _acceleration(root)
+        + _LENGTH_PRIOR * log_scales[:-1].square().sum()
+        + _SIZE_PRIOR * log_scales[-1].square()
+    )
+
+
+def _acceleration(x: Float[Tensor, "N *d 3"]) -> Tensor:
+    if len(x) < 3:
+        return x.new_zeros(())
+    return (x[2:] - 2 * x[1:-1] + x[:-2]).square().sum(-1).mean()
+
+
+def _scales(skeleton: _Skeleton, log_scales: Tensor) -> Float[Tensor, " M"]:
+    return torch.exp(log_scales[skeleton.segment] + log_scales[-1])
+
+
+def _rotation_matrices(v: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
+    """Rodrigues, differentiable at zero."""
+    angle = (v.square().sum(-1, keepdim=True) + 1e-12).sqrt()
+    x, y, z = (v / angle).unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*v.shape[:-1], 3, 3)
+    angle = angle[..., None]
+    return torch.eye(3) + torch.sin(angle) * cross + (1 - torch.cos(angle)) * (cross @ cross)
+
+
+def _stiffness_of(bone: str) -> float | None:
+    """None for a bone that only follows its parent."""
+    follows = bone.startswith(("upperarm02", "lowerarm02", "upperleg02", "lowerleg02"))
+    return None if follows else next((s for prefix, s in _STIFFNESS.items() if bone.startswith(prefix)), None)
+
+
+def _nearest_moving(body: BodyModel, bones: tuple[int, ...]) -> list[int]:
+    """For each bone, the index into `bones` of itself or of its nearest moving ancestor, which carries it rigidly."""
+    nearest: list[int] = []
+    for bone, parent in enumerate(body.parents):
+        nearest.append(bones.index(bone) if bone in bones else nearest[parent])
+    return nearest
+
+
+def _skeleton(body: BodyModel) -> _Skeleton:
+    stiffness = [_stiffness_of(name) for name in body.bone_names]
+    bones = tuple(b for b, s in enumerate(stiffness) if s is not None)
+    nearest = _nearest_moving(body, bones)
+    parents = tuple(nearest[body.parents[b]] if body.parents[b] >= 0 else -1 for b in bones)
+    offset = np.array([body.heads[b] - (body.heads[bones[p]] if p >= 0 else 0) for b, p in zip(bones, parents, strict=True)])
+    regressor = body.keypoint_regressor[[body.keypoint_names.index(name) for name in _LANDMARK_OF_KEYPOINT]]
+    skin = np.zeros((len(body.vertices), len(bones)))
+    np.add.at(skin, (np.arange(len(skin))[:, None], np.array(nearest)[body.skin_bones]), body.skin_weights)
+    weight = regressor @ skin
+    arm = np.stack([(regressor * skin[:, m]) @ (body.vertices - body.heads[b]) for m, b in enumerate(bones)], 1)
+    return _Skeleton(
+        bones, parents, _torch(offset), torch.as_tensor(body.bone_scale_segment[list(bones)]), _torch(weight), _torch(arm),
+        torch.tensor([stiffness[b] for b in bones]),
+    )  # fmt: skip
+
+
+def _targets(landmarks: np.ndarray, world: np.ndarray, focal_px: float, center_px: tuple[float, float]) -> _Targets:
+    index, names = list(_LANDMARK_OF_KEYPOINT.values()), list(_LANDMARK_OF_KEYPOINT)
+    hips = [names.index("left_hip"), names.index("right_hip")]
+    weight = torch.ones(len(index))
+    weight[:5], weight[hips] = _FACE, _HIPS
+    from_hips = world[:, index] - world[:, index][:, hips].mean(1, keepdims=True)
+    height = float(np.median(np.ptp(landmarks[..., 1], axis=1)))
+    points, confidence = _torch(landmarks[:, index, :2]), _torch(landmarks[:, index, 2])
+    return _Targets(points, _torch(from_hips), confidence, weight, hips, height, focal_px, _torch(np.array(center_px)))
+
+
+def _torso_frame(world: Float[np.ndarray, "N 33 3"]) -> Float[np.ndarray, "N 3 3"]:
+    """Columns: the body's left, back and up, from shoulders and hips."""
+
+    def unit(v: np.ndarray) -> np.ndarray:
+        return v / np.linalg.norm(v, axis=1, keepdims=True)
+
+    up = unit(world[:, [11, 12]].mean(1) - world[:, [23, 24]].mean(1))
+    left = world[:, 23] - world[:, 24] + world[:, 11] - world[:, 12]
+    left = unit(left - up * (left * up).sum(1, keepdims=True))
+    return np.stack([left, np.cross(up, left), up], -1)
+
+
+def _first_root(landmarks: np.ndarray, world: np.ndarray, focal_px: float, center_px: tuple[float, float]) -> Float[np.ndarray, "N 3"]:
+    """Hips seen in the picture, at the one depth where the extent of the limbs in space fits the extent in the picture."""
+    limbs = [11, 12, 23, 24, 25, 26, 27, 28]
+    picture, space = landmarks[:, limbs, :2], world[:, limbs, :2]
+    spread_px = np.linalg.norm(picture - picture.mean(1, keepdims=True), axis=-1).sum(1)
+    spread_m = np.linalg.norm(space - space.mean(1, keepdims=True), axis=-1).sum(1)
+    depth = np.full(len(landmarks), np.median(focal_px * spread_m / spread_px))
+    hips = landmarks[:, [23, 24], :2].mean(1)
+    return np.concatenate([(hips - center_px) / focal_px * depth[:, None], depth[:, None]], 1)
+
+
+def _torch(array: np.ndarray) -> Tensor:
+    return torch.as_tensor(np.ascontiguousarray(array), dtype=torch.float32)

@@ -1,0 +1,89 @@
+"""Pose-guided denoiser D_p (DiffPerformer 4.1): a video UNet whose input is widened by pose and, for `tiny`, the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers import UNet3DConditionModel
+from diffusers.models.resnet import TemporalConvLayer
+from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dpscale.diffusion.conditions import Conditions
+from dpscale.diffusion.pose_encoder import PoseEncoder
+
+
+class PoseDenoiser(nn.Module):
+    """Predicts noise (or what the noise schedule's `prediction_type` says) from noisy latents and conditions.
+
+    Channels of the UNet's input, in order: noisy latent, pose features, reference latent where the encoder's config says so."""
+
+    def __init__(self, unet: UNet3DConditionModel, pose_encoder: PoseEncoder) -> None:
+        super().__init__()
+        self.unet, self.pose_encoder = unet, pose_encoder
+        widened = unet.config.out_channels * (2 if self.use_reference else 1) + pose_encoder.config.out_channels
+        if unet.config.in_channels != widened:
+            raise ValueError(f"the UNet takes {unet.config.in_channels} input channels, latent, pose and reference have {widened}: widen it with widen_input first")
+
+    @property
+    def use_reference(self) -> bool:
+        return bool(self.pose_encoder.config.use_reference)
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.unet.config.out_channels)
+
+    def encode_pose(self, pose_maps: dict[str, Float[Tensor, "B F c H W"]]) -> Float[Tensor, "B P F h w"]:
+        return self.pose_encoder(pose_maps)
+
+    def forward(self, noisy: Float[Tensor, "B C F h w"], timestep: Int[Tensor, " B"], conditions: Conditions) -> Float[Tensor, "B C F h w"]:
+        pose = conditions.pose_features if conditions.pose_features is not None else self.encode_pose(conditions.pose_maps)
+        channels = [noisy, pose]
+        if self.use_reference:
+            channels.append(conditions.reference_latents[:, :, None].expand_as(noisy))
+        return self.unet(torch.cat(channels, 1), timestep, conditions.image_embedding, return_dict=False)[0]
+
+
+def widen_input(unet: UNet3DConditionModel, extra_channels: int) -> UNet3DConditionModel:
+    """Widens `conv_in` by channels with zero weights, in place: the output stays what it was, to the bit (DreamPose does the same)."""
+    old = unet.conv_in
+    new = nn.Conv2d(old.in_channels + extra_channels, old.out_channels, old.kernel_size, padding=old.padding, dtype=old.weight.dtype, device=old.weight.device)
+    with torch.no_grad():
+        new.weight.zero_()
+        new.weight[:, : old.in_channels] = old.weight
+        new.bias.copy_(old.bias)
+    unet.conv_in = new
+    unet.register_to_config(in_channels=new.in_channels)
+    return unet
+
+
+def silence_temporal_layers(unet: UNet3DConditionModel) -> None:
+    """Zero-initialises the outputs of temporal attention, in place; those of temporal convolutions start so. The UNet then treats frames one by one."""
+    for module in unet.modules():
+        if isinstance(module, TransformerTemporalModel):
+            nn.init.zeros_(module.proj_out.weight)
+            nn.init.zeros_(module.proj_out.bias)
+
+
+@contextmanager
+def without_temporal_layers(unet: UNet3DConditionModel) -> Iterator[None]:
+    """Skips the temporal layers: the same function while they are silent, and far cheaper, for training on single frames."""
+    temporal = [m for m in unet.modules() if isinstance(m, TemporalConvLayer | TransformerTemporalModel)]
+    for module in temporal:
+        module.forward = _pass_tuple if isinstance(module, TransformerTemporalModel) else _pass
+    try:
+        yield
+    finally:
+        for module in temporal:
+            del module.forward
+
+
+def _pass(hidden_states: Tensor, **_: object) -> Tensor:
+    return hidden_states
+
+
+def _pass_tuple(hidden_states: Tensor, *_: object, **__: object) -> tuple[Tensor]:
+    return (hidden_states,)

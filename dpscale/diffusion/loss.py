@@ -1,0 +1,36 @@
+"""The training loss, Eq. 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from diffusers import DDIMScheduler
+from jaxtyping import Float
+from torch import Tensor
+
+from dpscale.diffusion.conditions import Conditions
+
+
+def diffusion_loss(
+    model: Callable[[Tensor, Tensor, Conditions | None], Tensor],
+    noise_schedule: DDIMScheduler,
+    latents: Float[Tensor, "B C F h w"],
+    conditions: Conditions | None,
+    generator: torch.Generator,
+    weight: Float[Tensor, "B 1 F h w"] | None = None,
+) -> Float[Tensor, ""]:
+    """Eq. 1: || eps - eps_theta(z_t, c, t) ||^2, mean over elements; t uniform, one a clip. `model` is a PoseDenoiser.
+
+    Where the schedule's `prediction_type` is `sample` or `v_prediction`, the target is z_0 or v instead of eps (ours, for
+    `tiny`: a small model then never leaves noise in the picture). `weight` weighs elements (ours)."""
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
+    timestep = torch.randint(noise_schedule.config.num_train_timesteps, (len(latents),), generator=generator).to(latents.device)
+    noisy = noise_schedule.add_noise(latents, noise, timestep)
+    target = {
+        "epsilon": lambda: noise,
+        "sample": lambda: latents,
+        "v_prediction": lambda: noise_schedule.get_velocity(latents, noise, timestep),
+    }[noise_schedule.config.prediction_type]()
+    error = (model(noisy, timestep, conditions) - target).square()
+    return error.mean() if weight is None else (error * weight).mean() / weight.mean()

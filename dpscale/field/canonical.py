@@ -1,0 +1,27 @@
+"""C: the one canonical image that all frames show, deformed (DiffPerformer Eq. 5; design and sizes: CoDeF)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dpscale.config.schema import FieldConfig
+from dpscale.field.deformation import mlp
+from dpscale.field.hash_grid import HashGrid
+
+MARGIN, SIZE = 0.3, 1.6
+"""CoDeF: the canonical image is 1.6 frames wide and high and starts 0.3 frames before the frame's edge."""
+
+
+class CanonicalImage(nn.Module):
+    """Colour at positions of the canonical image, given in the coordinates of a frame: [0, 1]^2 is the frame itself."""
+
+    def __init__(self, config: FieldConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.grid = HashGrid(config.canonical_grid, 2, generator)
+        self.network = mlp(self.grid.num_features, config.canonical_width, config.canonical_layers, 3, generator)
+
+    def forward(self, positions: Float[Tensor, "S 2"]) -> Float[Tensor, "S 3"]:
+        """RGB in 0..1."""
+        return torch.sigmoid(self.network(self.grid((positions + MARGIN) / SIZE)))

@@ -1,0 +1,143 @@
+"""Everything that one performer's finetuning does, in one process (or in each of several data-parallel ones)."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dpscale.config.schema import Config
+from dpscale.data.checkpoint import MARKER, marker_of, write_json
+from dpscale.data.layout import RunLayout
+from dpscale.data.shards import ShardError, read_clip
+from dpscale.data.types import Clip, InputError
+from dpscale.diffusion.weights import PoseVideoModel, save_delta
+from dpscale.finetune.checkpoint import TrainingState, load_state, remove_states, save_state
+from dpscale.finetune.decoder import DecoderStep, trainable_decoder
+from dpscale.finetune.loop import Engine, every, train
+from dpscale.finetune.step import ALONE, DenoiserStep, Worker, check_clip, num_steps
+from dpscale.finetune.trainable import TrainablePart, install, trainable_denoiser, unfrozen
+from dpscale.tracking.tracker import Tracker
+
+LOG_EVERY = 10
+"""Steps whose mean loss is one point of the tracker's curve."""
+
+MakeEngine = Callable[[TrainablePart, float, Mapping[str, Tensor] | None], Engine]
+"""(part, learning rate, earlier Engine.state() or None) -> engine."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training of one part of the model; its artefact is `name`.safetensors."""
+
+    name: str
+    part: TrainablePart
+    step: Callable[[int], Tensor]
+    num_steps: int
+    lr: float
+
+
+def is_finetuned(layout: RunLayout, performer: str, settings: str) -> bool:
+    """Whether a finished result of the same settings (checkpoint.settings_hash) is there."""
+    marker = marker_of(layout.finetune(performer))
+    return marker is not None and marker["settings"] == settings
+
+
+def training_clip(layout: RunLayout, performer: str, model: PoseVideoModel) -> Clip:
+    """The performer's own clip. Raises InputError where it is not there or does not fit the model."""
+    shard = layout.shard(performer, "main")
+    try:
+        clip = read_clip(shard)
+    except ShardError as error:
+        raise InputError(str(error)) from error
+    check_clip(clip, model, str(shard))
+    return clip
+
+
+def finetune_performer(
+    config: Config,
+    layout: RunLayout,
+    performer: str,
+    model: PoseVideoModel,
+    make_engine: MakeEngine,
+    tracker: Tracker,
+    settings: str,
+    worker: Worker = ALONE,
+) -> None:
+    """Finetunes denoiser, then decoder, resuming where an earlier run stopped; leaves `model` as it was.
+
+    Writes denoiser.safetensors, decoder.safetensors, card.json and the completion marker to layout.finetune(performer)."""
+    clip = training_clip(layout, performer, model)
+    folder = layout.finetune(performer)
+    key = tracker.start("finetune", performer, config.finetune.model_dump(mode="json")) if worker.rank == 0 else ""
+    states = {
+        phase.name: _run_phase(phase, folder, settings, config.finetune.checkpoint_every, make_engine, worker, _curve(tracker, key, phase, worker))
+        for phase in _phases(config, clip, model, worker)
+    }
+    if worker.rank == 0:
+        write_json(folder / "card.json", {"performer": performer, "settings": settings, "num_workers": worker.size, "phases": states})
+        write_json(folder / MARKER, {"settings": settings})
+        remove_states(folder)
+        tracker.finish(key, "FINISHED")
+
+
+def _phases(config: Config, clip: Clip, model: PoseVideoModel, worker: Worker) -> list[Phase]:
+    finetune = config.finetune
+    denoiser = trainable_denoiser(model.denoiser, finetune.trainable)
+    denoiser_step = DenoiserStep(model, clip, config.diffusion.pose_kinds, finetune.clip_frames, finetune.condition_dropout, config.run.seed, worker)
+    decoder_step = DecoderStep(model, clip, finetune.decoder.batch_size, config.run.seed, worker)
+    return [
+        Phase("denoiser", denoiser, denoiser_step, num_steps(finetune, clip.num_train, worker.size), finetune.lr),
+        Phase("decoder", trainable_decoder(model), decoder_step, finetune.decoder.steps, finetune.decoder.lr),
+    ]
+
+
+def _run_phase(
+    phase: Phase,
+    folder: Path,
+    settings: str,
+    checkpoint_every: int,
+    make_engine: MakeEngine,
+    worker: Worker,
+    curve: Callable[[int, list[float]], None],
+) -> dict[str, Any]:
+    """Trains one phase from its newest state to its artefact; returns its part of the card."""
+    state = load_state(folder, phase.name, settings) or TrainingState(0, None, (), 0.0)
+    losses = list(state.losses)
+    started = time.monotonic() - state.seconds
+    with unfrozen(phase.part):
+        with closing(make_engine(phase.part, phase.lr, state.tensors)) as engine:
+
+            def save(done: int) -> None:
+                tensors = engine.state()
+                if worker.rank == 0:
+                    save_state(folder, phase.name, settings, TrainingState(done, tensors, tuple(losses), time.monotonic() - started))
+
+            def log(done: int, loss: float) -> None:
+                losses.append(loss)
+                curve(done, losses)
+
+            train(engine, phase.step, phase.num_steps, start_step=state.step, save=every(checkpoint_every, phase.num_steps, save), log=log)
+            tensors = engine.state()
+        if worker.rank == 0:
+            install(phase.part, tensors)
+            save_delta(folder / f"{phase.name}.safetensors", phase.part.module, list(phase.part.parameters))
+    seconds = round(time.monotonic() - started, 3)
+    return {"steps": phase.num_steps, "lr": phase.lr, "seconds": seconds, "losses": losses, "trained": list(phase.part.parameters)}
+
+
+def _curve(tracker: Tracker, key: str, phase: Phase, worker: Worker) -> Callable[[int, list[float]], None]:
+    """Sends the mean loss of the last LOG_EVERY steps to the tracker, once in LOG_EVERY steps."""
+
+    def send(done: int, losses: list[float]) -> None:
+        if worker.rank == 0 and (done % LOG_EVERY == 0 or done == phase.num_steps):
+            recent = losses[-((done - 1) % LOG_EVERY + 1) :]
+            tracker.metrics(key, {f"{phase.name}_loss": statistics.fmean(recent)}, done)
+
+    return send

@@ -1,0 +1,106 @@
+"""One step of denoiser finetuning: which frames, under which conditions, with which noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dpscale.config.schema import FinetuneConfig
+from dpscale.data.seeds import derive
+from dpscale.data.types import Clip, InputError, Pose
+from dpscale.diffusion.conditions import Conditions, pose_maps
+from dpscale.diffusion.loss import diffusion_loss
+from dpscale.diffusion.weights import PoseVideoModel
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of `size` data-parallel processes."""
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+    def sample(self, step: int) -> int:
+        """Number of the sample that this worker takes at `step`: together the workers take the samples that one worker would take in `size` steps."""
+        return step * self.size + self.rank
+
+
+ALONE = Worker()
+
+
+def num_steps(finetune: FinetuneConfig, num_train: int, world_size: int) -> int:
+    """`epochs` passes over the training frames: a step sees clip_frames of them on each worker (METHOD 2)."""
+    steps = math.ceil(finetune.epochs * num_train / (finetune.clip_frames * world_size))
+    return steps if finetune.max_steps is None else min(steps, finetune.max_steps)
+
+
+def sample_frames(num_train: int, clip_frames: int, generator: torch.Generator) -> Int[Tensor, " F"]:
+    """Frames of the training part at random, without repetition, in temporal order; all of them where there are fewer than `clip_frames`."""
+    return torch.randperm(num_train, generator=generator)[:clip_frames].sort().values
+
+
+def take(pose: Pose, frames: Int[np.ndarray, " F"]) -> Pose:
+    """The pose in the given frames. Flow leads to the next frame of the whole clip, so it is left as it was."""
+    motion = replace(pose.motion, rotations=pose.motion.rotations[frames], root=pose.motion.root[frames])
+    arrays = {name: getattr(pose, name)[frames] for name in ("keypoints", "iuv", "flow", "flow_valid")}
+    return replace(pose, motion=motion, **arrays)
+
+
+@dataclass(frozen=True)
+class DenoiserStep:
+    """Step i -> Eq. 1 on `clip_frames` random frames of the performer. A pure function of (seed, performer, sample), so a resumed run repeats it."""
+
+    model: PoseVideoModel
+    clip: Clip
+    pose_kinds: tuple[str, ...]
+    clip_frames: int
+    condition_dropout: float
+    seed: int
+    worker: Worker = ALONE
+
+    def __call__(self, step: int) -> Float[Tensor, ""]:
+        generator = torch.Generator().manual_seed(derive(self.seed, "finetune", self.clip.performer, self.worker.sample(step)))
+        frames = sample_frames(self.clip.num_train, self.clip_frames, generator)
+        dropped = float(torch.rand((), generator=generator)) < self.condition_dropout
+        conditions = self._conditions(frames.numpy())
+        latents = self._tensor(self.clip.latents[frames.numpy()]).transpose(0, 1)[None]
+        if dropped:
+            conditions = conditions.without_identity()
+        return diffusion_loss(self.model.denoiser, self.model.noise_schedule, latents, conditions, generator)
+
+    def _conditions(self, frames: Int[np.ndarray, " F"]) -> Conditions:
+        """Who: embedding and latent of I_ref, frame 0. What: the pose in `frames`."""
+        maps = pose_maps(take(self.clip.pose, frames), self.pose_kinds, self.model.denoiser.pose_encoder.resolution)
+        return Conditions(
+            pose_maps={kind: m[None].to(self.worker.device) for kind, m in maps.items()},
+            image_embedding=self._tensor(self.clip.image_embedding)[None, None],
+            reference_latents=self._tensor(self.clip.latents[:1]),
+        )
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(array, np.float32)).to(self.worker.device)
+
+
+def check_clip(clip: Clip, model: PoseVideoModel, shard: str) -> None:
+    """Raises InputError where a clip cannot train this model."""
+    if clip.frames is None or clip.latents is None or clip.image_embedding is None:
+        raise InputError(f"{shard} has no frames, latents or image embedding: preprocess the performer's own video as clip 'main'")
+    if not 1 <= clip.num_train <= len(clip):
+        raise InputError(f"{shard} has {clip.num_train} training frames of {len(clip)}: change preprocess.train_fraction")
+    autoencoder = model.autoencoder
+    size = tuple(pixels // autoencoder.downscale for pixels in clip.frames.shape[1:3])
+    expected = {
+        "latents": (clip.latents.shape, (len(clip), autoencoder.latent_channels, *size)),
+        "an image embedding": (clip.image_embedding.shape, (model.denoiser.unet.config.cross_attention_dim,)),
+    }
+    for what, (found, wanted) in expected.items():
+        if found != wanted:
+            raise InputError(
+                f"{shard} has {what} of shape {found}, this model takes {wanted}: made with another model; delete it and preprocess again"
+            )

@@ -1,0 +1,170 @@
+"""Actors that work on joint optimisations: field workers (many, cheap) and refresh workers (few, hold the diffusion model).
+
+Both own nothing durable. What they did is on disk before they say so, and work that is asked for again after a
+death gives the same bits: states and refreshes are looked up first, and random numbers derive from (seed, video, step).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import ray
+import torch
+
+from dpscale.config.schema import Config, VideoConfig
+from dpscale.data.layout import RunLayout
+from dpscale.diffusion.weights import PoseVideoModel, load_model
+from dpscale.joint.checkpoint import VideoStore, state_name
+from dpscale.joint.loop import advance, is_finished, start
+from dpscale.joint.refresh import DiffusionRefresh, PerformerWeights
+from dpscale.joint.state import JointState
+from dpscale.joint.video import VideoTask, fingerprint, load_task
+
+
+@dataclass(frozen=True)
+class SliceReceipt:
+    """What a slice has committed."""
+
+    steps_done: int
+    """Of the video, the warm-up included."""
+    refreshes_done: int
+    num_frames: int
+    refresh_wanted: bool
+    finished: bool
+    """The result is on disk."""
+    losses: list[dict[str, float]]
+    """History entries of this slice."""
+
+
+@dataclass(frozen=True)
+class RefreshReceipt:
+    """Which refresh is now on disk."""
+
+    refresh: int
+    step: int
+    strength: float
+    seconds: float
+
+
+def open_store(config: Config, layout: RunLayout, video: VideoConfig) -> VideoStore:
+    """The folder of a video under the fingerprint of its present settings and inputs."""
+    return VideoStore(layout.joint(video), fingerprint(config, layout, video))
+
+
+@dataclass(frozen=True)
+class _Warm:
+    """A video in a field worker's memory."""
+
+    task: VideoTask
+    state: JointState
+
+
+class _FieldWorker:
+    """Runs slices of any video; keeps the states of the last few in memory."""
+
+    def __init__(self, config: Config, layout: RunLayout) -> None:
+        torch.set_num_threads(config.ray.torch_threads)
+        self._config, self._layout = config, layout
+        self._device = "cuda" if config.scheduler.field_gpus > 0 else "cpu"
+        self._warm: OrderedDict[str, _Warm] = OrderedDict()
+
+    def run_slice(self, video: VideoConfig) -> SliceReceipt:
+        """Takes at most `scheduler.slice_steps` steps from where the video's folder says it is, up to its next refresh, and commits them."""
+        store = open_store(self._config, self._layout, video)
+        name = self._layout.video_name(video)
+        warm = self._take(name, store) or self._read(video, store)
+        task, state = warm.task, warm.state
+        num_losses = len(state.history.losses)
+        _accept_refresh(state, store)
+        for _ in range(self._config.scheduler.slice_steps):
+            if state.request is not None or is_finished(state, task):
+                break
+            advance(state, task)
+        if is_finished(state, task):
+            store.put_result(state)
+        else:
+            store.save(state)
+            self._keep(name, warm)
+        return SliceReceipt(
+            steps_done=state.optimizer_steps,
+            refreshes_done=state.num_refreshes,
+            num_frames=len(task.pose),
+            refresh_wanted=state.request is not None,
+            finished=is_finished(state, task),
+            losses=state.history.losses[num_losses:],
+        )
+
+    def _take(self, name: str, store: VideoStore) -> _Warm | None:
+        """The state in memory, unless another worker has taken the video further since. A slice that fails loses it."""
+        warm, newest = self._warm.pop(name, None), store.newest()
+        return warm if warm is not None and newest is not None and newest.name == state_name(warm.state) else None
+
+    def _read(self, video: VideoConfig, store: VideoStore) -> _Warm:
+        task = load_task(self._config, self._layout, video)
+        return _Warm(task, store.load(task, self._device) or start(task, self._device))
+
+    def _keep(self, name: str, warm: _Warm) -> None:
+        self._warm[name] = warm
+        while len(self._warm) > self._config.scheduler.warm_videos:
+            self._warm.popitem(last=False)
+
+
+def _accept_refresh(state: JointState, store: VideoStore) -> None:
+    """Answers the state's request, if the answer is there."""
+    if state.request is None:
+        return
+    seconds = store.refresh_s(state.request.refresh)
+    if seconds is not None:
+        state.renew_targets(store.refresh(state.request.refresh), seconds)
+
+
+class _RefreshWorker:
+    """Answers the refresh requests of any video: the base model is loaded once, performers' weights are swapped in."""
+
+    def __init__(self, config: Config, layout: RunLayout) -> None:
+        torch.set_num_threads(config.ray.torch_threads)
+        self._config, self._layout = config, layout
+        self._model: PoseVideoModel | None = None
+        self._weights: PerformerWeights | None = None
+        self._refreshes: OrderedDict[str, DiffusionRefresh] = OrderedDict()
+
+    def refresh(self, video: VideoConfig) -> RefreshReceipt:
+        """Makes the targets that the video's newest state waits for, unless they are there already, and commits them."""
+        store = open_store(self._config, self._layout, video)
+        request = store.request()
+        if request is None:
+            raise RuntimeError(f"{store.folder} waits for no refresh")
+        if store.refresh_s(request.refresh) is None:
+            store.keeps(self._personalised(video))(request)
+        return RefreshReceipt(request.refresh, request.step, request.strength, store.refresh_s(request.refresh))
+
+    def _personalised(self, video: VideoConfig) -> DiffusionRefresh:
+        # The model is loaded here and not in the constructor, for Ray hides the type of an error that is raised there.
+        if self._weights is None:
+            self._model = load_model(self._config.diffusion)
+            self._weights = PerformerWeights(self._model)
+            if self._config.scheduler.refresh_gpus > 0:
+                self._model.denoiser.cuda()
+                self._model.autoencoder.cuda()
+        self._weights.use(self._layout.finetune(video.performer))
+        make = lambda: DiffusionRefresh(self._model, load_task(self._config, self._layout, video))  # noqa: E731
+        return _remember(self._refreshes, self._layout.video_name(video), make, self._config.scheduler.warm_videos)
+
+
+Value = TypeVar("Value")
+
+
+def _remember(cache: OrderedDict[str, Value], key: str, make: Callable[[], Value], limit: int) -> Value:
+    """The cached value, made if it is missing; the least recently used ones go."""
+    value = cache.pop(key) if key in cache else make()
+    cache[key] = value
+    while len(cache) > limit:
+        cache.popitem(last=False)
+    return value
+
+
+FieldWorker = ray.remote(_FieldWorker)
+RefreshWorker = ray.remote(_RefreshWorker)

@@ -1,0 +1,80 @@
+"""V_p <- E_dec(D_p(E_enc(V_s), P)): the diffusion model makes new targets from the representation (DiffPerformer 4.3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from dpscale.data.seeds import derive
+from dpscale.diffusion.conditions import Conditions, pose_maps
+from dpscale.diffusion.refine import refine
+from dpscale.diffusion.weights import PoseVideoModel, load_delta, to_uint8, to_unit
+from dpscale.joint.state import RefreshRequest
+from dpscale.joint.video import FINETUNED, VideoTask
+
+_FRAMES_AT_ONCE = 8
+"""Frames encoded or decoded together. Fixed, because sums may depend on it in their last bit."""
+
+
+class DiffusionRefresh:
+    """Answers the refresh requests of one video, with a model that already holds its performer's weights."""
+
+    def __init__(self, model: PoseVideoModel, video: VideoTask) -> None:
+        self._model, self._video = model, video
+        self._device = next(model.denoiser.parameters()).device
+        self._conditions = self._make_conditions()
+
+    @torch.no_grad()
+    def __call__(self, request: RefreshRequest) -> UInt8[np.ndarray, "N H W 3"]:
+        """V_p. A first pass of full strength starts from pure noise: it is the method without optimisation."""
+        settings = self._video.config.diffusion
+        from_noise = request.refresh == 0 and request.strength == 1
+        guidance = None if from_noise else self._encode(request.guidance)
+        seed = derive(self._video.config.run.seed, "refresh", self._video.name, request.refresh)
+        model = self._model
+        latents = refine(model.denoiser, model.noise_schedule, self._conditions, guidance, request.strength, settings, seed)
+        return np.concatenate([to_uint8(model.autoencoder.decode(part).cpu()) for part in latents.split(_FRAMES_AT_ONCE)])
+
+    def _encode(self, frames: UInt8[np.ndarray, "N H W 3"]) -> Float[Tensor, "N C h w"]:
+        parts = to_unit(frames).split(_FRAMES_AT_ONCE)
+        return torch.cat([self._model.autoencoder.encode(part.to(self._device)) for part in parts])
+
+    def _make_conditions(self) -> Conditions:
+        video = self._video
+        maps = pose_maps(video.pose, video.config.diffusion.pose_kinds, self._model.denoiser.pose_encoder.resolution)
+        return Conditions(
+            pose_maps={kind: m[None].to(self._device) for kind, m in maps.items()},
+            image_embedding=self._tensor(video.image_embedding)[None, None],
+            reference_latents=self._tensor(video.reference_latents)[None],
+        )
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(array, np.float32)).to(self._device)
+
+
+class PerformerWeights:
+    """Puts one performer's finetuned weights after another's into a resident base model."""
+
+    def __init__(self, model: PoseVideoModel) -> None:
+        self._modules: tuple[nn.Module, nn.Module] = (model.denoiser, model.autoencoder)
+        self._base: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
+        """The base's own values of every tensor that some performer has changed."""
+        self._current: Path | None = None
+
+    def use(self, finetuned: Path) -> None:
+        """Loads the weights of a finished finetuning folder; those of the performer before leave no trace."""
+        if finetuned == self._current:
+            return
+        self._current = None
+        for module, base, name in zip(self._modules, self._base, FINETUNED, strict=True):
+            module.load_state_dict(base, strict=False)
+            own = module.state_dict()
+            with safe_open(finetuned / name, "pt") as delta:
+                base |= {key: own[key].detach().clone() for key in delta.keys() if key not in base and key in own}  # noqa: SIM118
+            load_delta(finetuned / name, module)
+        self._current = finetuned

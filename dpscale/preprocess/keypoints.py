@@ -1,0 +1,107 @@
+"""Follows one person through a video: 33 landmarks a frame, and OpenPose's 18 from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from dpscale.data.types import InputError
+from dpscale.preprocess.blazepose import NUM_LANDMARKS, BlazePose, Reading, Roi
+from dpscale.preprocess.decode import MIN_FRAMES
+from dpscale.preprocess.sides import mirrored, mirrored_frames, undecided_frames
+
+LANDMARK_INDEX = {
+    "nose": 0, "left_eye": 2, "right_eye": 5, "left_ear": 7, "right_ear": 8, "left_shoulder": 11, "right_shoulder": 12,
+    "left_elbow": 13, "right_elbow": 14, "left_wrist": 15, "right_wrist": 16, "left_hip": 23, "right_hip": 24, "left_knee": 25,
+    "right_knee": 26, "left_ankle": 27, "right_ankle": 28, "left_heel": 29, "right_heel": 30, "left_big_toe": 31, "right_big_toe": 32,
+}  # fmt: skip
+"""BlazePose's landmark for each keypoint that the embedded body knows."""
+
+_OPENPOSE_FROM_LANDMARKS = (0, (11, 12), 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7)
+_INTERPOLATED_CONFIDENCE = 0.05
+_SEEN = 0.5
+_HEAD_RADIUS = 0.35
+"""Of a ball around the face that holds the head, over the length of the torso."""
+
+
+@dataclass(frozen=True)
+class PersonTrack:
+    """One person in all frames of a video."""
+
+    landmarks: Float[np.ndarray, "N 33 3"]
+    """x, y in px of the full picture and visibility 0..1; low where interpolated."""
+    world: Float[np.ndarray, "N 33 3"]
+    """Metres from the middle of the hips, camera axes."""
+    found: Bool[np.ndarray, " N"]
+
+    def __len__(self) -> int:
+        return len(self.landmarks)
+
+    def openpose18(self) -> Float[np.ndarray, "N 18 3"]:
+        """OpenPose's keypoints; the neck is the middle of the shoulders."""
+        parts = [self.landmarks[:, list(np.atleast_1d(index))] for index in _OPENPOSE_FROM_LANDMARKS]
+        return np.stack([np.concatenate([p[..., :2].mean(1), p[..., 2:].min(1)], -1) for p in parts], 1)
+
+    def extent(self) -> Float[np.ndarray, "P 2"]:
+        """Points that the picture must hold: every landmark seen in a frame where the person was found, and the whole head."""
+        seen = self.landmarks[self.found]
+        torso = np.linalg.norm(seen[:, 11:13, :2].mean(1) - seen[:, 23:25, :2].mean(1), axis=-1).max()
+        head = seen[:, :9, :2].mean(1)[:, None] + _HEAD_RADIUS * torso * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+        return np.concatenate([seen[..., :2][seen[..., 2] > _SEEN], head.reshape(-1, 2)])
+
+
+def track_person(
+    source: str, frames: Iterable[UInt8[np.ndarray, "H W 3"]], blazepose: BlazePose, min_detected: float, scale: float = 1.0
+) -> PersonTrack:
+    """Follows the person nearest the camera. `scale` turns px of `frames` into px of the full picture.
+
+    Frames without the person, or where its front and back cannot be told apart, are interpolated with low confidence. Raises
+    InputError, naming `source`, if there are fewer than two frames or the person is found in less than the part `min_detected` of them."""
+    readings: list[Reading | None] = []
+    roi: Roi | None = None
+    for frame in frames:
+        reading = _read(frame, blazepose, roi)
+        roi = reading.next_roi if reading else None
+        readings.append(reading)
+    return _filled(source, readings, min_detected, scale)
+
+
+def _read(frame: np.ndarray, blazepose: BlazePose, roi: Roi | None) -> Reading | None:
+    """The person in `roi`, or else the one nearest the camera: looked at twice, because the detector's square is a coarse one."""
+    reading = blazepose.read(frame, roi) if roi else None
+    if reading is None:
+        people = blazepose.detect(frame)
+        coarse = blazepose.read(frame, people[0]) if people else None
+        reading = blazepose.read(frame, coarse.next_roi) if coarse else None
+    return reading
+
+
+def _filled(source: str, readings: list[Reading | None], min_detected: float, scale: float) -> PersonTrack:
+    found = np.array([r is not None for r in readings], bool)
+    if len(found) < MIN_FRAMES:
+        raise InputError(f"{source}: number of frames is {len(found)}, at least {MIN_FRAMES} are needed: give a video of a moving person")
+    if found.sum() < max(1, min_detected * len(found)):
+        share = "no person was found" if not found.any() else f"a person was found in {found.sum()} of {len(found)} frames"
+        raise InputError(
+            f"{source}: {share}, preprocess.min_detected asks for {min_detected:.0%} of the frames: film one person, head to feet and well lit, "
+            "or lower preprocess.min_detected"
+        )
+    known, world = np.stack([r.landmarks for r in readings if r]), np.stack([r.world for r in readings if r])
+    sure = ~undecided_frames(world)
+    known, world, found[found] = known[sure], world[sure], sure
+    turned = mirrored_frames(world)
+    known[turned], world[turned] = mirrored(known[turned], world[turned])
+    landmarks = _interpolated(known, found)
+    landmarks[~found, :, 2] *= _INTERPOLATED_CONFIDENCE
+    landmarks[..., :2] *= scale
+    return PersonTrack(landmarks, _interpolated(world, found), found)
+
+
+def _interpolated(known: Float[np.ndarray, "K 33 3"], found: Bool[np.ndarray, " N"]) -> Float[np.ndarray, "N 33 3"]:
+    """Linear in time between the frames where it is known, constant before and after."""
+    at, every = np.flatnonzero(found), np.arange(len(found))
+    columns = [np.interp(every, at, column) for column in known.reshape(len(at), -1).T]
+    return np.stack(columns, 1).reshape(len(found), NUM_LANDMARKS, 3)

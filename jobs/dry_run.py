@@ -1,0 +1,25 @@
+"""`--dry-run`: the resolved settings and what is left to do."""
+
+from __future__ import annotations
+
+import json
+
+from dpscale.config.load import resolved
+from dpscale.config.schema import Config
+from dpscale.data.layout import RunLayout
+from jobs.plan import STAGES, pieces
+from jobs.run_folder import check_unchanged
+
+
+def run(config: Config) -> int:
+    layout = RunLayout.of(config)
+    check_unchanged(config, layout)
+    print(json.dumps(resolved(config), indent=2))
+    print(f"\nrun folder: {layout.root}")
+    print(f"performers: {', '.join(f'{p.name} ({p.kind})' for p in config.performers) or 'none'}")
+    print(f"videos:     {', '.join(map(layout.video_name, config.planned_videos())) or 'none'}")
+    plan = pieces(config, layout)
+    for stage in STAGES:
+        for piece in (p for p in plan if p.stage == stage):
+            print(f"  {stage:<10}  {piece.name:<40}  {'finished' if piece.finished else 'to do'}")
+    return 0

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dpscale.config.schema import Config
+from dpscale.data.layout import RunLayout
+from dpscale.data.shards import read_clip, write_clip
+from dpscale.diffusion.weights import PoseVideoModel
+from dpscale.finetune.decoder import DecoderStep, trainable_decoder
+from dpscale.finetune.loop import TorchEngine, train
+from dpscale.finetune.on_ray import cpu_adam_loads, deepspeed_engines, finetune
+from dpscale.finetune.performer import MakeEngine, finetune_performer
+from dpscale.finetune.step import DenoiserStep, Worker
+from dpscale.finetune.trainable import TrainablePart, trainable_denoiser, unfrozen
+from dpscale.tracking.tracker import FileTracker, NullTracker
+from tests.small_performer import small_clip, small_config, small_model, small_run
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def deltas(layout: RunLayout, performer: str) -> dict[str, Tensor]:
+    folder = layout.finetune(performer)
+    return {f"{part}.{name}": t for part in ("denoiser", "decoder") for name, t in load_file(folder / f"{part}.safetensors").items()}
+
+
+def torch_engine(part: TrainablePart, lr: float, state: Mapping[str, Tensor] | None) -> TorchEngine:
+    return TorchEngine(part.parameters, part.groups(0.01), lr, state)
+
+
+def one_process(root: Path, config: Config, model: PoseVideoModel, performer: str) -> dict[str, Tensor]:
+    """The reference: plain torch in this process, no Ray, no DeepSpeed."""
+    other = RunLayout(root)
+    write_clip(other.shard(performer, "main"), small_clip(performer, model))
+    finetune_performer(config, other, performer, model, torch_engine, NullTracker(), "")
+    return deltas(other, performer)
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_tune_trains_many_and_reports_the_broken(tmp_path: Path):
+    config, layout, model = small_run(tmp_path, ("ann", "zoe"), max_failures=1)
+    misfit, diverging = small_clip("bob", model), small_clip("eve", model)
+    write_clip(layout.shard("bob", "main"), replace(misfit, latents=np.zeros((15, 4, 4, 4), np.float32)))
+    write_clip(layout.shard("eve", "main"), replace(diverging, latents=np.full_like(diverging.latents, np.nan)))
+    names = ["ann", "zoe", "bob", "eve"]
+    outcomes = {o.name: o for o in finetune(config, layout, names, FileTracker(tmp_path / "tracking.jsonl", {}))}
+    assert list(outcomes) == names
+    assert {name for name, o in outcomes.items() if o.ok} == {"ann", "zoe"}
+    assert "performer=bob" in outcomes["bob"].error
+    assert "delete it and preprocess again" in outcomes["bob"].error
+    assert "lower the learning rate" in outcomes["eve"].error
+    events = [json.loads(line) for line in (tmp_path / "tracking.jsonl").read_text().splitlines()]
+    begun = [e["key"] for e in events if e["event"] == "start" and e["params"]]
+    assert (begun.count("finetune/eve"), begun.count("finetune/bob")) == (2, 0)  # retried once; never begun
+    finished = {e["key"]: e["status"] for e in events if e["event"] == "finish"}
+    assert finished == {"finetune/ann": "FINISHED", "finetune/zoe": "FINISHED", "finetune/bob": "FAILED", "finetune/eve": "FAILED"}
+    for name in ("ann", "zoe"):  # one actor trained both: the second found the base as it was
+        found, expected = deltas(layout, name), one_process(tmp_path / "twin", config, model, name)
+        assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+    again = finetune(config, layout, ["ann", "zoe"], NullTracker())
+    assert [(o.name, o.skipped, o.ok) for o in again] == [("ann", True, True), ("zoe", True, True)]
+
+
+def test_two_workers_average_their_clips(tmp_path: Path):
+    config, layout, model = small_run(tmp_path, ("ann",), num_workers=2)
+    (outcome,) = finetune(config, layout, ["ann"], NullTracker())
+    assert outcome.error is None
+    clip = read_clip(layout.shard("ann", "main"))
+
+    def twin(part: TrainablePart, step_of: list, num_steps: int) -> dict[str, Tensor]:
+        with unfrozen(part):
+            engine = torch_engine(part, 1e-3, None)
+            train(engine, lambda number: sum(step(number) for step in step_of) / 2, num_steps)
+            return {name: p.detach().clone() for name, p in part.parameters.items()}
+
+    workers = [Worker(rank, 2) for rank in (0, 1)]
+    denoise = [DenoiserStep(model, clip, config.diffusion.pose_kinds, 4, 0.1, config.run.seed, worker) for worker in workers]
+    decode = [DecoderStep(model, clip, 2, config.run.seed, worker) for worker in workers]
+    expected = {f"denoiser.{name}": t for name, t in twin(trainable_denoiser(model.denoiser, "temporal"), denoise, 3).items()}
+    expected |= {f"decoder.{name}": t for name, t in twin(trainable_decoder(model), decode, 4).items()}
+    assert_close(deltas(layout, "ann"), expected)
+
+
+LEVELS = [("none", False), ("optimizer", True), ("optimizer", False), ("parameters", True), ("parameters", False)]
+
+
+def _run(config: Config, start: int, end: int, state: dict[str, Tensor] | None, make: MakeEngine) -> dict[str, Tensor]:
+    model = small_model()
+    part = trainable_denoiser(model.denoiser, "temporal")
+    with unfrozen(part), closing(make(part, 1e-3, state)) as engine:
+        train(engine, DenoiserStep(model, small_clip("ann", model), config.diffusion.pose_kinds, 4, 0.1, 0), end, start_step=start)
+        return engine.state()
+
+
+def _every_level(root: Path) -> dict[tuple[str, bool], tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """In a process of its own: states after four denoiser steps at every level, in one go, and resumed after the second."""
+    os.environ.update(LOCAL_RANK="0", DS_ACCELERATOR="cpu")
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    compiled, states = cpu_adam_loads(), {}
+    for offload, wants_cpu_adam in LEVELS:
+        if wants_cpu_adam and not compiled:
+            continue
+        config = small_config(root, root / "base", offload=offload)
+        with pytest.MonkeyPatch.context() as patch:
+            if not wants_cpu_adam:
+                patch.setenv("TORCH_EXTENSIONS_DIR", str(root / "nothing_compiled"))
+            make = deepspeed_engines(config, 1)
+        states[offload, wants_cpu_adam] = _run(config, 0, 4, None, make), _run(config, 2, 4, _run(config, 0, 2, None, make), make)
+    return states
+
+
+@pytest.fixture(scope="module")
+def levels(ray_session: None, session_folder: Path):
+    return ray.get(ray.remote(num_cpus=1, max_calls=1)(_every_level).remote(session_folder))
+
+
+@pytest.mark.parametrize(("offload", "cpu_adam"), LEVELS)
+def test_every_level_agrees_with_plain_torch_and_resumes_to_the_bit(tmp_path: Path, levels: dict, offload: str, cpu_adam: bool):
+    if (offload, cpu_adam) not in levels:
+        pytest.skip("DeepSpeed's CPUAdam is not compiled here: `make setup` does it")
+    whole, resumed = levels[offload, cpu_adam]
+    config = small_config(tmp_path, tmp_path / "base")
+    plain = _run(config, 0, 4, None, torch_engine)
+    assert_close(whole, plain)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+    assert int(whole["step"]) == 4

@@ -1,0 +1,204 @@
+"""Joint optimisation on actors against the same in one process: bit for bit, whatever is killed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from dpscale.config.schema import Config, DiffusionConfig, JointConfig, RayConfig, RunConfig, SchedulerConfig, VideoConfig, VideoPerformer
+from dpscale.data.checkpoint import commit_folder
+from dpscale.data.layout import RunLayout
+from dpscale.data.shards import write_clip
+from dpscale.data.types import Clip, InputError
+from dpscale.diffusion.weights import load_model, save_delta
+from dpscale.joint.loop import optimise_on_disk
+from dpscale.joint.on_ray import open_store
+from dpscale.joint.refresh import DiffusionRefresh, PerformerWeights
+from dpscale.joint.video import load_task
+from dpscale.scheduler.on_ray import num_field_workers, optimize
+from dpscale.tracking.tracker import NullTracker
+from tests.small_performer import small_clip, small_model
+from tests.unit.field.small_field import SMALL
+
+PERFORMERS = ("ann", "ben")
+VIDEOS = [VideoConfig(performer=name) for name in PERFORMERS]
+
+
+def make_config(root: Path, weights: Path, name: str, **scheduler: object) -> Config:
+    settings = {"slice_steps": 3, "field_cpus": 0.5, "refresh_cpus": 0.5, "field_workers": 2} | scheduler
+    return Config(
+        run=RunConfig(name=name, root=root),
+        ray=RayConfig(torch_threads=1),
+        performers=tuple(VideoPerformer(name=performer, path=Path("none.mp4")) for performer in PERFORMERS),
+        diffusion=DiffusionConfig(preset="tiny", weights=str(weights), sampling_steps=2, guidance_scale=1.5, window=2, stride=1, window_batch=2),
+        field=SMALL,
+        joint=JointConfig(steps=10, refresh_interval=5, warm_up_steps=4),
+        scheduler=SchedulerConfig(**settings),
+    )
+
+
+def clip_with_flow(performer: str) -> Clip:
+    clip = small_clip(performer, small_model())
+    rng = np.random.default_rng(7)
+    flow = rng.normal(0, 0.03, clip.pose.flow.shape).astype(np.float32)
+    return dataclasses.replace(clip, pose=dataclasses.replace(clip.pose, flow=flow, flow_valid=rng.random(flow.shape[:3]) < 0.2))
+
+
+def write_inputs(layout: RunLayout, performers: tuple[str, ...] = PERFORMERS) -> None:
+    """Shards and finetuned weights, a little off the base and different for every performer."""
+    model = small_model()
+    for number, performer in enumerate(performers):
+        write_clip(layout.shard(performer, "main"), clip_with_flow(performer))
+        with torch.no_grad():
+            model.denoiser.unet.conv_out.bias.add_(0.1 * (number + 1))
+            model.autoencoder.conv_out.bias.add_(0.05 * (number + 1))
+
+        def write(folder: Path) -> None:
+            save_delta(folder / "denoiser.safetensors", model.denoiser, ["unet.conv_out.bias"])
+            save_delta(folder / "decoder.safetensors", model.autoencoder, ["conv_out.bias"])
+
+        commit_folder(layout.finetune(performer), write, {"settings": "test"})
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    small_model().save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def in_one_process(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
+    """The frames of every video by joint/loop.py alone, with its own model for each."""
+    config = make_config(tmp_path_factory.mktemp("runs"), weights, "alone")
+    layout = RunLayout.of(config)
+    write_inputs(layout)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.ray.torch_threads)
+    for video in VIDEOS:
+        model, task = load_model(config.diffusion), load_task(config, layout, video)
+        PerformerWeights(model).use(layout.finetune(video.performer))
+        optimise_on_disk(task, open_store(config, layout, video), DiffusionRefresh(model, task), lambda *_: None)
+    torch.set_num_threads(threads)
+    return frames_of(layout)
+
+
+def frames_of(layout: RunLayout) -> dict[str, dict[str, np.ndarray]]:
+    return {video.performer: dict(np.load(layout.joint(video) / "result" / "frames.npz")) for video in VIDEOS}
+
+
+def assert_equal(one: dict[str, dict[str, np.ndarray]], two: dict[str, dict[str, np.ndarray]]) -> None:
+    for performer, frames in one.items():
+        for name, array in frames.items():
+            np.testing.assert_array_equal(two[performer][name], array, err_msg=f"{performer} {name}")
+
+
+class Watcher(NullTracker):
+    """Calls `act` once, at the first report that `when` accepts; keeps what was logged."""
+
+    def __init__(self, when: Callable[[Mapping[str, float], int], bool], act: Callable[[], None]) -> None:
+        self._when, self._act = when, act
+        self.acted = False
+        self.logged: list[tuple[str, dict[str, float], int]] = []
+        self.finished: dict[str, str] = {}
+
+    def metrics(self, key: str, values: Mapping[str, float], step: int) -> None:
+        self.logged.append((key, dict(values), step))
+        if not self.acted and self._when(values, step):
+            self.acted = True
+            self._act()
+
+    def finish(self, key: str, status: Any) -> None:
+        self.finished[key] = status
+
+
+def kill(role: str) -> None:
+    """The death of the first actor of a role, as by the kernel: no farewell, nothing saved."""
+    names = sorted(name for name in ray.util.list_named_actors() if name.startswith(role))
+    ray.kill(ray.get_actor(names[0]))
+
+
+def never(*_: object) -> bool:
+    return False
+
+
+def test_actors_make_the_frames_of_the_loop(ray_session: None, weights: Path, tmp_path: Path, in_one_process) -> None:
+    config = make_config(tmp_path, weights, "actors")
+    layout = RunLayout.of(config)
+    write_inputs(layout)
+    watcher = Watcher(never, lambda: None)
+    outcomes = optimize(config, layout, VIDEOS[::-1], watcher)
+    assert [(outcome.name, outcome.error, outcome.skipped) for outcome in outcomes] == [("ben--self", None, False), ("ann--self", None, False)]
+    assert_equal(in_one_process, frames_of(layout))
+    for performer, frames in frames_of(layout).items():
+        assert frames["ivr_opt"].shape == (3, 32, 32, 3), performer
+        assert not np.array_equal(frames["ivr_opt"], frames["wo_opt"])
+    assert watcher.finished == {"optimize/ann--self": "FINISHED", "optimize/ben--self": "FINISHED"}
+    strengths = [values["refresh_strength"] for key, values, _ in watcher.logged if key == "optimize/ann--self" and "refresh_strength" in values]
+    assert strengths == pytest.approx([1.0, 0.7, 0.3])
+    assert any("loss_flow" in values for _, values, _ in watcher.logged)
+    again = optimize(config, layout, VIDEOS, NullTracker())
+    assert all(outcome.skipped for outcome in again)
+
+
+@pytest.mark.parametrize(("role", "num_workers"), [("field", 1), ("refresh", 2)])
+def test_a_killed_actor_changes_no_bit(ray_session: None, weights: Path, tmp_path: Path, in_one_process, role: str, num_workers: int) -> None:
+    config = make_config(tmp_path, weights, "killed", field_workers=num_workers, warm_videos=1)
+    layout = RunLayout.of(config)
+    write_inputs(layout)
+    watcher = Watcher(lambda values, step: "refresh_s" in values and step == 0, lambda: kill(role))
+    outcomes = optimize(config, layout, VIDEOS, watcher)
+    assert watcher.acted
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert_equal(in_one_process, frames_of(layout))
+
+
+def test_a_dead_driver_is_continued(ray_session: None, weights: Path, tmp_path: Path, in_one_process) -> None:
+    class DriverDied(BaseException):
+        pass
+
+    def die() -> None:
+        raise DriverDied
+
+    config = make_config(tmp_path, weights, "driver")
+    layout = RunLayout.of(config)
+    write_inputs(layout)
+    with pytest.raises(DriverDied):
+        optimize(config, layout, VIDEOS, Watcher(lambda values, step: step == 5, die))
+    outcomes = optimize(config, layout, VIDEOS, NullTracker())
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert_equal(in_one_process, frames_of(layout))
+
+
+def test_one_bad_video_does_not_stop_the_other(ray_session: None, weights: Path, tmp_path: Path, in_one_process) -> None:
+    config = make_config(tmp_path, weights, "bad", kind="fifo")
+    layout = RunLayout.of(config)
+    write_inputs(layout, ("ann",))
+    good, bad = optimize(config, layout, VIDEOS, NullTracker())
+    assert good.ok
+    assert "preprocess performer 'ben' first" in bad.error
+    np.testing.assert_array_equal(np.load(layout.joint(VIDEOS[0]) / "result" / "frames.npz")["ivr_opt"], in_one_process["ann"]["ivr_opt"])
+
+
+def test_weights_of_another_base_fail_at_once_and_say_so(ray_session: None, weights: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, weights, "delta", max_failures=50)
+    layout = RunLayout.of(config)
+    write_inputs(layout, ("ann",))
+    save_delta(layout.finetune("ann") / "decoder.safetensors", torch.nn.Linear(2, 2), ["weight"])
+    (outcome,) = optimize(config, layout, VIDEOS[:1], NullTracker())
+    assert "does not fit this model: first wrong tensor 'weight'" in outcome.error
+
+
+def test_a_cluster_that_is_too_small_is_refused(weights: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, weights, "small", field_cpus=2.0, refresh_cpus=1.0, field_workers=8)
+    assert num_field_workers(config, 8, {"CPU": 8.0}) == 3
+    assert num_field_workers(config, 2, {"CPU": 8.0}) == 2
+    with pytest.raises(InputError, match="need 3 CPUs and 0 GPUs, the cluster has 2 and 0"):
+        num_field_workers(config, 8, {"CPU": 2.0})

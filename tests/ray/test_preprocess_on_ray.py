@@ -1,0 +1,119 @@
+"""Preprocessing on Ray Data: shards do not depend on the actors, one bad clip stops no other, finished clips are skipped."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpscale.config.schema import Config
+from dpscale.data.checkpoint import marker_of
+from dpscale.data.layout import RunLayout
+from dpscale.data.shards import read_clip
+from dpscale.data.types import InputError, Outcome
+from dpscale.preprocess.on_ray import preprocess
+from dpscale.preprocess.sources import write_h264
+from tests.small_performer import small_model
+
+SIZE = 32
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Path:
+    """A base model, a film of a rendered performer, and a film of nobody."""
+    from dpscale.body.rendered import render_performer
+
+    folder = tmp_path_factory.mktemp("inputs")
+    small_model().save(folder / "base")
+    write_h264(folder / "walk.mp4", render_performer(1_000_003, "walk", 4, 10.0, 192, 1, yaw=0.0).frames, 10.0)
+    write_h264(folder / "nobody.mp4", np.full((3, 64, 64, 3), 90, np.uint8), 10.0)
+    return folder
+
+
+def config(inputs: Path, root: Path, num_actors: int, **preprocess_settings) -> Config:
+    return Config.model_validate({
+        "run": {"root": str(root)},
+        "performers": [
+            {"kind": "video", "name": "nobody", "path": str(inputs / "nobody.mp4")},
+            {"kind": "rendered", "name": "doll", "performer_seed": 1_000_001, "num_frames": 3},
+            {"kind": "video", "name": "anna", "path": str(inputs / "walk.mp4")},
+            {"kind": "video", "name": "gone", "path": str(inputs / "gone.mp4")},
+        ],
+        "drives": [
+            {"kind": "self"},
+            {"kind": "motion", "name": "dance", "num_frames": 3},
+            {"kind": "video", "name": "walk", "path": str(inputs / "walk.mp4")},
+        ],
+        "videos": [{"performer": p, "drive": d} for p, d in (("doll", "self"), ("doll", "walk"), ("anna", "dance"), ("nobody", "dance"))],
+        "synth": {"supersampling": 1},
+        "preprocess": {"size": SIZE, "fit_steps": 5, "num_actors": num_actors} | preprocess_settings,
+        "diffusion": {"preset": "tiny", "weights": str(inputs / "base")},
+    })  # fmt: skip
+
+
+def run(settings: Config) -> dict[str, Outcome]:
+    return {outcome.name: outcome for outcome in preprocess(settings, RunLayout.of(settings))}
+
+
+def markers(settings: Config) -> dict[str, dict]:
+    """Markers hold each file's hash."""
+    layout = RunLayout.of(settings)
+    return {f"{p}/{c}": marker_of(layout.shard(p, c)) for p, c in (("doll", "main"), ("anna", "main"), ("doll", "walk"), ("anna", "dance"))}
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, ray_session, tmp_path_factory):
+    settings = config(inputs, tmp_path_factory.mktemp("one"), num_actors=1)
+    return settings, run(settings)
+
+
+def test_good_clips_are_whole_and_bad_ones_say_why(finished):
+    settings, outcomes = finished
+    assert [name for name, outcome in outcomes.items() if outcome.ok] == ["doll", "anna", "doll/walk", "anna/dance"]
+    assert "no person was found" in outcomes["nobody"].error
+    assert "gone.mp4: no such file" in outcomes["gone"].error
+    assert outcomes["nobody/dance"].error.startswith("performer 'nobody' has no clip to drive")
+    layout = RunLayout.of(settings)
+    anna, dance = read_clip(layout.shard("anna", "main")), read_clip(layout.shard("anna", "dance"))
+    assert (len(anna), anna.num_train, anna.fps, anna.frames.shape[1:]) == (4, 3, 10.0, (SIZE, SIZE, 3))
+    assert anna.latents.shape == (4, 16, SIZE // 8, SIZE // 8)
+    assert dance.frames is None
+    assert dance.latents is None
+    assert (len(dance), dance.num_train) == (3, 3)
+    np.testing.assert_array_equal(dance.pose.shape.log_scales, anna.pose.shape.log_scales)
+    assert (dance.pose.iuv[..., 0] > 0).any((1, 2)).all()
+
+
+def test_a_rendered_performer_keeps_its_exact_pose(finished):
+    settings, _ = finished
+    layout = RunLayout.of(settings)
+    doll = read_clip(layout.shard("doll", "main"))
+    with np.load(layout.truth("doll")) as truth:
+        np.testing.assert_array_equal(doll.pose.iuv, truth["iuv"])
+        np.testing.assert_array_equal(doll.pose.flow, truth["flow"].astype(np.float16).astype(np.float32))
+        np.testing.assert_array_equal(doll.pose.keypoints, truth["keypoints"])
+
+
+def test_the_number_of_actors_and_the_place_change_no_bit(finished, inputs, tmp_path):
+    settings, _ = finished
+    two = config(inputs, tmp_path, num_actors=2)
+    run(two)
+    assert markers(two) == markers(settings)
+
+
+def test_a_second_run_skips_and_a_changed_film_is_done_again(finished, inputs, tmp_path):
+    settings, _ = finished
+    before = markers(settings)
+    again = run(settings)
+    assert all(outcome.skipped for outcome in again.values() if outcome.ok)
+    assert {name for name, outcome in again.items() if not outcome.ok} == {"nobody", "gone", "nobody/dance"}
+    os.remove(RunLayout.of(settings).shard("anna", "dance") / "_COMPLETE.json")
+    assert [name for name, outcome in run(settings).items() if outcome.ok and not outcome.skipped] == ["anna/dance"]
+    assert markers(settings) == before
+
+
+def test_more_actors_than_the_cluster_holds_are_refused(inputs, tmp_path):
+    with pytest.raises(InputError, match=r"preprocess.num_actors = 50 needs 26 logical CPUs, Ray has 4: set it to at most 6"):
+        run(config(inputs, tmp_path, num_actors=50))

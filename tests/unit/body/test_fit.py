@@ -1,0 +1,85 @@
+"""The body fit against bodies whose landmarks are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from dpscale.body import fit
+from dpscale.body.camera import project
+from dpscale.body.motion import load_motion
+from dpscale.body.parametric import SCALE_SEGMENTS, load_body
+from dpscale.data.types import BodyShape
+
+FOCAL, CENTER = 400.0, (128.0, 120.0)
+
+
+@pytest.fixture(scope="module")
+def walker():
+    """Exact landmarks of a body with long legs, walking, 12 frames."""
+    body = load_body()
+    log_scales = np.zeros(len(SCALE_SEGMENTS))
+    log_scales[[SCALE_SEGMENTS.index("thigh"), SCALE_SEGMENTS.index("shin")]] = np.log(1.08)
+    shape = BodyShape(np.zeros(body.num_betas), log_scales)
+    world = load_motion("walk", body, body.shaped(shape), 15.0, 12)
+    to_camera = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    rotations, root = to_camera @ world.rotations, world.root @ to_camera.T + [0, 1.0, 3.5]
+    names = list(fit._LANDMARK_OF_KEYPOINT)
+    regressor = body.keypoint_regressor[[body.keypoint_names.index(name) for name in names]]
+    points = regressor @ body.skin(body.shaped(shape), rotations, root)
+    landmarks, space = np.zeros((12, 33, 3)), np.zeros((12, 33, 3))
+    index = list(fit._LANDMARK_OF_KEYPOINT.values())
+    landmarks[:, index, :2], landmarks[:, index, 2] = project(points, FOCAL, CENTER)[0], 1.0
+    space[:, index] = points - points[:, [names.index("left_hip"), names.index("right_hip")]].mean(1, keepdims=True)
+    return shape, rotations, root, points, landmarks, space
+
+
+def keypoints_of(shape, motion, body):
+    names = [body.keypoint_names.index(name) for name in fit._LANDMARK_OF_KEYPOINT]
+    return body.keypoint_regressor[names] @ body.skin(body.shaped(shape), motion.rotations, motion.root)
+
+
+def test_a_known_body_is_recovered(walker):
+    _, _, root, points, landmarks, space = walker
+    found, motion = fit.fit_body(landmarks, space, FOCAL, CENTER, steps=100)
+    fitted = keypoints_of(found, motion, load_body())
+    height = np.ptp(landmarks[0, :, 1][landmarks[0, :, 2] > 0])
+    miss = np.linalg.norm(project(fitted, FOCAL, CENTER)[0] - project(points, FOCAL, CENTER)[0], axis=-1)
+    assert np.median(miss) < 0.015 * height
+    relative = fitted - fitted[:, :1] - (points - points[:, :1])
+    assert np.median(np.linalg.norm(relative, axis=-1)) < 0.05  # metres
+    assert np.abs(motion.root[:, 2] - root[:, 2]).max() < 0.4  # depth and size trade against each other
+    assert not found.betas.any()
+
+
+def test_forward_kinematics_equals_the_bodys_own(walker):
+    """The fit moves 30 bones; skinning of all 104 with the same rotations must give the same keypoints."""
+    shape, body = walker[0], load_body()
+    skeleton = fit._skeleton(body)
+    rng = torch.Generator().manual_seed(0)
+    angles = 0.3 * torch.randn(2, len(skeleton.bones), 3, generator=rng)
+    root, log_scales = torch.randn(2, 3, generator=rng), torch.as_tensor(shape.log_scales, dtype=torch.float32)
+    scales = fit._scales(skeleton, log_scales)
+    rotations, joints = skeleton.pose(torch.eye(3).expand(2, 3, 3), angles, root, scales)
+    every = rotations.numpy()[:, fit._nearest_moving(body, skeleton.bones)].astype(float)
+    names = [body.keypoint_names.index(name) for name in fit._LANDMARK_OF_KEYPOINT]
+    slow = body.keypoint_regressor[names] @ body.skin(body.shaped(shape), every, root.numpy().astype(float))
+    np.testing.assert_allclose(skeleton.keypoints(rotations, joints, scales).numpy(), slow, atol=1e-4)  # float32 sums
+
+
+def test_repeats_to_the_bit(walker):
+    *_, landmarks, space = walker
+    first, second = (fit.fit_body(landmarks, space, FOCAL, CENTER, steps=5) for _ in range(2))
+    np.testing.assert_array_equal(first[1].rotations, second[1].rotations)
+    np.testing.assert_array_equal(first[0].log_scales, second[0].log_scales)
+
+
+def test_two_frames_are_enough(walker):
+    *_, landmarks, space = walker
+    _, motion = fit.fit_body(landmarks[:2], space[:2], FOCAL, CENTER, steps=3)
+    assert np.isfinite(motion.rotations).all()
+
+
+def test_rotation_matrices_have_a_gradient_at_zero():
+    vector = torch.zeros(3, requires_grad=True)
+    fit._rotation_matrices(vector).sum().backward()
+    assert torch.isfinite(vector.grad).all()

@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+from dpscale.config.schema import DiffusionConfig
+from dpscale.diffusion.denoiser import PoseDenoiser
+from dpscale.diffusion.refine import refine
+from tests.unit.diffusion.models import LATENT, random_conditions, small_model
+
+SETTINGS = DiffusionConfig(preset="tiny", sampling_steps=6, guidance_scale=1.0, window=4, stride=2, window_batch=2)
+
+
+class _Oracle(PoseDenoiser):
+    """A denoiser that always knows the clean latents, and counts how often it is asked."""
+
+    def __init__(self, truth):
+        torch.nn.Module.__init__(self)
+        self.truth, self.windows, self.first = truth, 0, None
+
+    @property
+    def latent_channels(self):
+        return self.truth.shape[1]
+
+    def encode_pose(self, pose_maps):
+        return next(iter(pose_maps.values()))[:, :, :8, ::4, ::4].transpose(1, 2)
+
+    def forward(self, noisy, timestep, conditions):
+        self.first = noisy.clone() if self.first is None else self.first
+        self.windows += len(noisy)
+        mean = self.truth.mean(0)[None, :, None]
+        return mean.expand_as(noisy)
+
+
+@pytest.fixture(scope="module")
+def schedule():
+    return small_model().noise_schedule
+
+
+def test_it_arrives_where_the_denoiser_points(schedule):
+    oracle = _Oracle(torch.randn(7, 16, LATENT, LATENT))
+    made = refine(oracle, schedule, random_conditions(1, 7), None, 1.0, SETTINGS, seed=3)
+    assert torch.allclose(made, oracle.truth.mean(0).expand(7, -1, -1, -1), atol=1e-4)
+    assert oracle.windows == 6 * 3
+
+
+def test_strength_decides_the_number_of_steps_and_how_much_guidance_remains(schedule):
+    guidance = torch.randn(7, 16, LATENT, LATENT)
+    weak, strong = _Oracle(guidance), _Oracle(guidance)
+    refine(weak, schedule, random_conditions(1, 7), guidance, 1 / 3, SETTINGS, seed=3)
+    refine(strong, schedule, random_conditions(1, 7), guidance, 1.0, SETTINGS, seed=3)
+    assert (weak.windows, strong.windows) == (2 * 3, 6 * 3)
+    clean = guidance[:4].transpose(0, 1)[None]
+    assert (weak.first[:1] - clean).square().mean() < 0.6 * (strong.first[:1] - clean).square().mean()
+
+
+def test_a_seed_decides_the_result(schedule):
+    model, conditions = small_model().denoiser, random_conditions(1, 5)
+    torch.nn.init.normal_(model.unet.conv_out.weight, std=0.1)
+    first, again, other = (refine(model, schedule, conditions, None, 1.0, SETTINGS, seed=s) for s in (1, 1, 2))
+    assert first.shape == (5, 16, LATENT, LATENT)
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+
+
+def test_guidance_scale_one_equals_no_guidance_and_others_do_not(schedule):
+    model, conditions = small_model().denoiser, random_conditions(1, 4)
+    torch.nn.init.normal_(model.unet.conv_out.weight, std=0.1)
+    made = {scale: refine(model, schedule, conditions, None, 1.0, SETTINGS.model_copy(update={"guidance_scale": scale}), seed=1) for scale in (1.0, 1.0 + 1e-9, 6.0)}
+    assert torch.allclose(made[1.0], made[1.0 + 1e-9], atol=1e-5)
+    assert not torch.allclose(made[1.0], made[6.0], atol=1e-3)

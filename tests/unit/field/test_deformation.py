@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import torch
+
+from dpscale.field.deformation import OUTPUT_SCALE, Deformation, mlp
+from tests.unit.field.small_field import SMALL
+
+
+def test_displacements_start_at_zero() -> None:
+    deformation = Deformation(SMALL, torch.Generator().manual_seed(0))
+    assert torch.equal(deformation(torch.rand(7, 3)), torch.zeros(7, 2))
+
+
+def test_the_network_sees_grid_features_and_raw_coordinates() -> None:
+    deformation = Deformation(SMALL, torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(deformation.network[-1].weight)
+    points = torch.rand(7, 3, requires_grad=True)
+    expected = deformation.network(torch.cat([deformation.grid(points), points], 1)) * OUTPUT_SCALE
+    torch.testing.assert_close(deformation(points), expected)
+    deformation(points).sum().backward()
+    assert (points.grad[:, 2] != 0).any(), "video time must matter"
+
+
+def test_mlp_has_the_layers_asked_for() -> None:
+    network = mlp(5, 8, 3, 2, torch.Generator().manual_seed(0))
+    linear = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == [(5, 8), (8, 8), (8, 8), (8, 2)]
+    assert isinstance(network[-1], torch.nn.Linear)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dpscale.data.types import InputError
+from dpscale.diffusion.weights import load_delta
+from dpscale.finetune.checkpoint import settings_hash
+from dpscale.finetune.loop import TorchEngine
+from dpscale.finetune.performer import finetune_performer, is_finetuned, training_clip
+from dpscale.tracking.tracker import FileTracker, NullTracker
+from tests.small_performer import small_run
+
+
+class StoppedError(RuntimeError):
+    pass
+
+
+class StopAfter(TorchEngine):
+    """An engine whose process is killed at an update: what was not committed is lost."""
+
+    updates_left = 0
+
+    def step(self) -> None:
+        if StopAfter.updates_left == 0:
+            raise StoppedError
+        StopAfter.updates_left -= 1
+        super().step()
+
+
+def engines(kind: type[TorchEngine]):
+    return lambda part, lr, state: kind(part.parameters, part.groups(0.01), lr, state)
+
+
+def run(root: Path, kind: type[TorchEngine] = TorchEngine, **finetune: object):
+    config, layout, model = small_run(root, ("ann",), **finetune)
+    finetune_performer(config, layout, "ann", model, engines(kind), NullTracker(), settings_hash(config, layout.shard("ann", "main")))
+    return config, layout, model
+
+
+def results(folder: Path) -> dict[str, dict[str, Tensor]]:
+    return {name: load_file(folder / f"{name}.safetensors") for name in ("denoiser", "decoder")}
+
+
+def test_writes_what_changed_and_leaves_the_base(tmp_path: Path):
+    config, layout, model = small_run(tmp_path, ("ann",))
+    before = {name: t.clone() for name, t in model.denoiser.state_dict().items()}
+    settings = settings_hash(config, layout.shard("ann", "main"))
+    tracker = FileTracker(tmp_path / "tracking.jsonl", {})
+    finetune_performer(config, layout, "ann", model, engines(TorchEngine), tracker, settings)
+    assert is_finetuned(layout, "ann", settings)
+    assert not is_finetuned(layout, "ann", "other settings")
+    folder = layout.finetune("ann")
+    assert sorted(path.name for path in folder.iterdir()) == ["_COMPLETE.json", "card.json", "decoder.safetensors", "denoiser.safetensors"]
+    card = json.loads((folder / "card.json").read_text())["phases"]
+    deltas = results(folder)
+    assert {name: (card[name]["steps"], len(card[name]["losses"])) for name in card} == {"denoiser": (6, 6), "decoder": (4, 4)}
+    assert {name: set(card[name]["trained"]) for name in card} == {name: set(delta) for name, delta in deltas.items()}
+    assert all(torch.equal(t, before[name]) for name, t in model.denoiser.state_dict().items())
+    load_delta(folder / "denoiser.safetensors", model.denoiser)
+    changed = {name for name, t in model.denoiser.state_dict().items() if not torch.equal(t, before[name])}
+    assert changed <= set(deltas["denoiser"])
+    assert "pose_encoder.spatial.iuv.conv_out.weight" in changed
+    points = [json.loads(line) for line in (tmp_path / "tracking.jsonl").read_text().splitlines()]
+    means = {name: point["values"][name] for point in points if point["event"] == "metrics" for name in point["values"]}
+    assert means == {f"{name}_loss": pytest.approx(sum(card[name]["losses"]) / len(card[name]["losses"])) for name in card}
+
+
+@pytest.mark.parametrize("updates", [1, 5, 6, 9])
+def test_resumed_equals_uninterrupted_to_the_bit(tmp_path: Path, updates: int):
+    _, whole, _ = run(tmp_path / "whole")
+    StopAfter.updates_left = updates
+    with pytest.raises(StoppedError):
+        run(tmp_path / "cut", StopAfter)
+    _, resumed, _ = run(tmp_path / "cut")
+    expected, found = results(whole.finetune("ann")), results(resumed.finetune("ann"))
+    assert all(torch.equal(found[part][name], t) for part in expected for name, t in expected[part].items())
+    cards = [json.loads((layout.finetune("ann") / "card.json").read_text())["phases"] for layout in (whole, resumed)]
+    assert all(cards[0][part]["losses"] == cards[1][part]["losses"] for part in cards[0])
+
+
+def test_training_lowers_the_loss(tmp_path: Path):
+    _, layout, _ = run(tmp_path, trainable="all", max_steps=40, epochs=1000, checkpoint_every=100)
+    losses = json.loads((layout.finetune("ann") / "card.json").read_text())["phases"]["denoiser"]["losses"]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+def test_missing_clip_names_folder_and_remedy(tmp_path: Path):
+    _, layout, model = small_run(tmp_path, ())
+    with pytest.raises(InputError, match=r"performer=ann/clip=main.*run `dpscale preprocess`"):
+        training_clip(layout, "ann", model)

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpscale.config.schema import JointConfig
+from dpscale.joint import plan
+
+
+def test_the_paper_refreshes_five_times_and_at_the_last_step() -> None:
+    joint = JointConfig()
+    assert [step for step in range(-500, 10_001) if plan.refreshes_at(joint, step)] == [2000, 4000, 6000, 8000, 10_000]
+    assert plan.num_refreshes(joint) == 5
+
+
+def test_strength_is_full_at_first_and_then_falls_linearly() -> None:
+    assert [plan.strength(JointConfig(), refresh) for refresh in range(6)] == pytest.approx([1.0, 0.7, 0.6, 0.5, 0.4, 0.3])
+
+
+def test_a_single_refresh_has_the_strength_at_which_the_fall_begins() -> None:
+    assert plan.strength(JointConfig(steps=100, refresh_interval=100), 1) == pytest.approx(0.7)
+
+
+@given(steps=st.integers(1, 200), interval=st.integers(1, 250))
+def test_counts_agree(steps: int, interval: int) -> None:
+    joint = JointConfig(steps=steps, refresh_interval=interval)
+    at = [step for step in range(1, steps + 1) if plan.refreshes_at(joint, step)]
+    assert at[-1] == steps, "the refresh at the last step is the output"
+    assert [plan.step_of(joint, refresh) for refresh in range(1, plan.num_refreshes(joint) + 1)] == at
