@@ -33,7 +33,12 @@ def waves(points: Float[np.ndarray, "P 3"], frequency: float, seed: int) -> Floa
 
 
 def albedo(
-    body: BodyModel, shaped: ShapedBody, masks: dict[str, np.ndarray], outfit: Outfit, face: Int[np.ndarray, " P"], barycentric: Float[np.ndarray, "P 3"]
+    body: BodyModel,
+    shaped: ShapedBody,
+    masks: dict[str, np.ndarray],
+    outfit: Outfit,
+    face: Int[np.ndarray, " P"],
+    barycentric: Float[np.ndarray, "P 3"],
 ) -> Float[np.ndarray, "P 3"]:
     """Reflectance in 0..1 of the surface points; everything is painted in the rest pose, so it moves with the body."""
     corners = body.faces[face]
@@ -51,7 +56,9 @@ def albedo(
     colour[trousers] = (np.array(outfit.trousers) * (1 + 0.10 * waves(x, 70, seed + 3) + 0.12 * waves(x, 8, seed + 4))[:, None])[trousers]
     shirt = at(masks["shirt"]) > 0.5
     fabric = 1 + 0.05 * waves(x, 80, seed + 5) + 0.08 * waves(x, 10, seed + 6)
-    colour[shirt] = (np.where(_pattern(outfit.pattern, x - shaped.heads[body.bone_index["spine01"]])[:, None], outfit.accent, outfit.shirt) * fabric[:, None])[shirt]
+    colour[shirt] = (
+        np.where(_pattern(outfit.pattern, x - shaped.heads[body.bone_index["spine01"]])[:, None], outfit.accent, outfit.shirt) * fabric[:, None]
+    )[shirt]
     shoes, floor = at(masks["shoes"]) > 0.5, shaped.vertices[:, 2].min()
     colour[shoes] = np.where((x[:, 2] < floor + 0.022)[:, None], outfit.soles, outfit.shoes)[shoes]
     return np.clip(colour, 0, 1)

@@ -108,7 +108,10 @@ def _garments(body: BodyModel, shaped: ShapedBody, outfit: Outfit) -> dict[str, 
 
     arm_reach, leg_reach = np.zeros(len(v)), np.zeros(len(v))
     for side in "LR":
-        for reach, upper, lower, names in ((arm_reach, "uarm", "larm", ("upperarm01", "lowerarm01", "wrist")), (leg_reach, "uleg", "lleg", ("upperleg01", "lowerleg01", "foot"))):
+        for reach, upper, lower, names in (
+            (arm_reach, "uarm", "larm", ("upperarm01", "lowerarm01", "wrist")),
+            (leg_reach, "uleg", "lleg", ("upperleg01", "lowerleg01", "foot")),
+        ):
             joints = [f"{n}.{side}" for n in names]
             on_upper, on_lower = weight(upper + side) > 0.5, weight(lower + side, ("hand" if upper == "uarm" else "foot") + side) > 0.5
             reach[on_upper] = along(*joints[:2])[on_upper].clip(0, 1)

@@ -83,9 +83,11 @@ class BodyModel:
             scales[self.bone_scale_segment] * scales[-1],
         )
 
-    def joint_positions(self, body: ShapedBody, rotations: Float[np.ndarray, "N B 3 3"], root: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N B 3"]:
+    def joint_positions(
+        self, body: ShapedBody, rotations: Float[np.ndarray, "N B 3 3"], root: Float[np.ndarray, "N 3"]
+    ) -> Float[np.ndarray, "N B 3"]:
         """Positions of all joints: forward kinematics with each bone's global rotation."""
-        positions = np.zeros(rotations.shape[:2] + (3,))
+        positions = np.zeros((*rotations.shape[:2], 3))
         positions[:, 0] = root
         for bone in range(1, len(self.parents)):
             parent = self.parents[bone]
@@ -94,13 +96,17 @@ class BodyModel:
         return positions
 
     def skin(
-        self, body: ShapedBody, rotations: Float[np.ndarray, "N B 3 3"], root: Float[np.ndarray, "N 3"], vertices: Float[np.ndarray, "V 3"] | None = None
+        self,
+        body: ShapedBody,
+        rotations: Float[np.ndarray, "N B 3 3"],
+        root: Float[np.ndarray, "N 3"],
+        vertices: Float[np.ndarray, "V 3"] | None = None,
     ) -> Float[np.ndarray, "N V 3"]:
         """Linear blend skinning: posed vertices, in the frame of `rotations`. `vertices` replaces the bare rest surface (clothes)."""
         rest = body.vertices if vertices is None else vertices
         linear = rotations * body.bone_scales[:, None, None]
         shift = self.joint_positions(body, rotations, root) - np.einsum("nbij,bj->nbi", linear, body.heads)
-        posed = np.empty((len(rotations),) + rest.shape)
+        posed = np.empty((len(rotations), *rest.shape))
         for n in range(len(rotations)):
             affine = np.concatenate([linear[n], shift[n][:, :, None]], 2).reshape(-1, 12)
             blended = sum(self.skin_weights[:, k, None] * affine[self.skin_bones[:, k]] for k in range(self.skin_bones.shape[1])).reshape(-1, 3, 4)

@@ -81,7 +81,9 @@ def render_performer(
     motion_in_crop = _framed(seen, surface, size, margin=float(rng.uniform(1.05, 1.4)), shift=rng.normal(0, 0.02, 2))
     scene = _Scene(body, who, surface, motion_in_crop, size, supersampling, viewpoint, rng)
     pictures = [scene.picture(n) for n in range(num_frames)]
-    return RenderedClip(np.stack([p[0] for p in pictures]), _exact_pose(body, who, seen, surface, motion_in_crop, size, with_flow), np.stack([p[1] for p in pictures]))
+    return RenderedClip(
+        np.stack([p[0] for p in pictures]), _exact_pose(body, who, seen, surface, motion_in_crop, size, with_flow), np.stack([p[1] for p in pictures])
+    )
 
 
 def _framed(seen: WorldMotion, surface: Float[np.ndarray, "N V 3"], size: int, margin: float, shift: np.ndarray) -> BodyMotion:
@@ -120,7 +122,9 @@ class _Scene:
         self.background, self.floor = backdrop(rng, size * supersampling, horizon)
         direction = np.array([rng.uniform(-0.8, 0.8), -rng.uniform(0.4, 1.0), rng.uniform(0.5, 1.2)])
         direction = viewpoint.rotation @ (direction / np.linalg.norm(direction))
-        self.light = looks.Light(direction, rng.uniform(0.85, 1.1) * np.array([1.0, rng.uniform(0.92, 1.0), rng.uniform(0.85, 1.0)]), float(rng.uniform(0.25, 0.5)))
+        self.light = looks.Light(
+            direction, rng.uniform(0.85, 1.1) * np.array([1.0, rng.uniform(0.92, 1.0), rng.uniform(0.85, 1.0)]), float(rng.uniform(0.25, 0.5))
+        )
         self.ground_up = viewpoint.rotation @ [0, 0, 1.0]
         self.ground_height = viewpoint.to_camera(np.zeros(3)) @ self.ground_up
 

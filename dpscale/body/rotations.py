@@ -12,7 +12,7 @@ def from_quaternion(q: Float[np.ndarray, "*b 4"]) -> Float[np.ndarray, "*b 3 3"]
     rows = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
             2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
             2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]  # fmt: skip
-    return np.stack(rows, -1).reshape(q.shape[:-1] + (3, 3))
+    return np.stack(rows, -1).reshape((*q.shape[:-1], 3, 3))
 
 
 def from_vector(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
@@ -20,7 +20,7 @@ def from_vector(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
     angle = np.linalg.norm(v, axis=-1, keepdims=True)
     x, y, z = np.moveaxis(v / (angle + 1e-12), -1, 0)
     zero = np.zeros_like(x)
-    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(v.shape[:-1] + (3, 3))
+    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape((*v.shape[:-1], 3, 3))
     angle = angle[..., None]
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
 

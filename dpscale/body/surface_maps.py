@@ -32,7 +32,7 @@ def rasterise_body(
 
 def iuv_map(body: BodyModel, raster: Raster) -> UInt8[np.ndarray, "H W 3"]:
     """Part 1..24 (0: background), u and v times 255."""
-    iuv = np.zeros(raster.face.shape + (3,), np.uint8)
+    iuv = np.zeros((*raster.face.shape, 3), np.uint8)
     seen = raster.face >= 0
     faces = raster.face[seen]
     iuv[seen, 0] = body.face_part[faces]

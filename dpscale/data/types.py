@@ -33,7 +33,7 @@ class BodyMotion:
     root: Float[np.ndarray, "N 3"]
     """Position of the root joint in the camera's frame, in metres."""
     focal_px: float
-    """Focal length in px of the square crop; the principal point is the crop's centre plus `center_px`."""
+    """Focal length in px of the square crop."""
     center_px: tuple[float, float]
     """Principal point in px of the crop (x, y)."""
 

@@ -17,7 +17,25 @@ NUM_PARTS = 24
 POSE_CHANNELS = {"keypoints": 3, "iuv": NUM_PARTS + 2}
 """Channels of each pose kind's map: the coloured skeleton; one channel a part, then u and v."""
 
-LIMBS = ((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17))
+LIMBS = (
+    (1, 2),
+    (1, 5),
+    (2, 3),
+    (3, 4),
+    (5, 6),
+    (6, 7),
+    (1, 8),
+    (8, 9),
+    (9, 10),
+    (1, 11),
+    (11, 12),
+    (12, 13),
+    (1, 0),
+    (0, 14),
+    (14, 16),
+    (0, 15),
+    (15, 17),
+)
 """Limbs of OpenPose's COCO model, as pairs of keypoints."""
 
 _MIN_CONFIDENCE = 0.2

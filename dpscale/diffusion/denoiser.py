@@ -26,7 +26,9 @@ class PoseDenoiser(nn.Module):
         self.unet, self.pose_encoder = unet, pose_encoder
         widened = unet.config.out_channels * (2 if self.use_reference else 1) + pose_encoder.config.out_channels
         if unet.config.in_channels != widened:
-            raise ValueError(f"the UNet takes {unet.config.in_channels} input channels, latent, pose and reference have {widened}: widen it with widen_input first")
+            raise ValueError(
+                f"the UNet takes {unet.config.in_channels} input channels, latent, pose and reference have {widened}: widen it with widen_input first"
+            )
 
     @property
     def use_reference(self) -> bool:
@@ -50,7 +52,9 @@ class PoseDenoiser(nn.Module):
 def widen_input(unet: UNet3DConditionModel, extra_channels: int) -> UNet3DConditionModel:
     """Widens `conv_in` by channels with zero weights, in place: the output stays what it was, to the bit (DreamPose does the same)."""
     old = unet.conv_in
-    new = nn.Conv2d(old.in_channels + extra_channels, old.out_channels, old.kernel_size, padding=old.padding, dtype=old.weight.dtype, device=old.weight.device)
+    new = nn.Conv2d(
+        old.in_channels + extra_channels, old.out_channels, old.kernel_size, padding=old.padding, dtype=old.weight.dtype, device=old.weight.device
+    )
     with torch.no_grad():
         new.weight.zero_()
         new.weight[:, : old.in_channels] = old.weight
@@ -61,7 +65,9 @@ def widen_input(unet: UNet3DConditionModel, extra_channels: int) -> UNet3DCondit
 
 
 def silence_temporal_layers(unet: UNet3DConditionModel) -> None:
-    """Zero-initialises the outputs of temporal attention, in place; those of temporal convolutions start so. The UNet then treats frames one by one."""
+    """Zero-initialises the outputs of temporal attention, in place; those of temporal convolutions start so.
+
+    The UNet then treats frames one by one."""
     for module in unet.modules():
         if isinstance(module, TransformerTemporalModel):
             nn.init.zeros_(module.proj_out.weight)

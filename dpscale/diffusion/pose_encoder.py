@@ -17,7 +17,9 @@ class PoseEncoder(ModelMixin, ConfigMixin):
     (VideoComposer: 2 heads, depth 1)."""
 
     @register_to_config
-    def __init__(self, in_channels: dict[str, int], out_channels: int = 8, hidden_channels: int = 32, latent_size: int = 64, use_reference: bool = False) -> None:
+    def __init__(
+        self, in_channels: dict[str, int], out_channels: int = 8, hidden_channels: int = 32, latent_size: int = 64, use_reference: bool = False
+    ) -> None:
         super().__init__()
         self.spatial = nn.ModuleDict({kind: _SpatialEncoder(c, hidden_channels, out_channels, latent_size) for kind, c in in_channels.items()})
         self.temporal = nn.ModuleDict({kind: _frame_transformer(out_channels) for kind in in_channels})
@@ -55,5 +57,7 @@ class _SpatialEncoder(nn.Module):
 
 
 def _frame_transformer(channels: int) -> nn.Module:
-    layer = nn.TransformerEncoderLayer(channels, nhead=2, dim_feedforward=4 * channels, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+    layer = nn.TransformerEncoderLayer(
+        channels, nhead=2, dim_feedforward=4 * channels, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
     return nn.TransformerEncoder(layer, num_layers=1, enable_nested_tensor=False)

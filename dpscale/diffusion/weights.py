@@ -74,7 +74,9 @@ def load_model(settings: DiffusionConfig) -> PoseVideoModel:
 
     Raises InputError that names what is missing."""
     if settings.weights is None and settings.preset == "sd21":
-        raise InputError("diffusion.weights is not set: preset sd21 needs a folder or hub id in diffusers format (unet, vae, image_encoder, scheduler)")
+        raise InputError(
+            "diffusion.weights is not set: preset sd21 needs a folder or hub id in diffusers format (unet, vae, image_encoder, scheduler)"
+        )
     if settings.weights is None:
         with resources.as_file(resources.files("dpscale.diffusion") / "tiny") as folder:
             if not (folder / "unet").is_dir():
@@ -135,7 +137,15 @@ def tiny_model(seed: int, size: int = 128, widths: tuple[int, ...] = (64, 96, 12
     )  # fmt: skip
     silence_temporal_layers(unet)
     image_encoder = CLIPVisionModelWithProjection(
-        CLIPVisionConfig(hidden_size=96, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4, image_size=size, patch_size=16, projection_dim=embedding)
+        CLIPVisionConfig(
+            hidden_size=96,
+            intermediate_size=192,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            image_size=size,
+            patch_size=16,
+            projection_dim=embedding,
+        )
     )
     schedule = DDIMScheduler(
         beta_start=0.00085, beta_end=0.0120, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=True,

@@ -11,7 +11,7 @@ def windows(num_frames: int, window: int, stride: int) -> list[slice]:
     """Slices of at most `window` frames, `stride` apart, that cover all frames; the last one ends with the video."""
     if num_frames <= window:
         return [slice(0, num_frames)]
-    starts = list(range(0, num_frames - window, stride)) + [num_frames - window]
+    starts = [*list(range(0, num_frames - window, stride)), num_frames - window]
     return [slice(start, start + window) for start in starts]
 
 

@@ -70,9 +70,7 @@ def photograph_crops(size: int, count: int, rng: np.random.Generator) -> Tensor:
     return torch.stack(crops)
 
 
-def train_phase(
-    name: str, model: PoseVideoModel, data: TrainingData, config: Config, folder: Path, log: Log
-) -> TrainingState:
+def train_phase(name: str, model: PoseVideoModel, data: TrainingData, config: Config, folder: Path, log: Log) -> TrainingState:
     """Runs or continues one phase: `image`, `video` or `decoder`. The model holds the averaged (EMA) weights afterwards."""
     settings = config.pretrain
     steps = {"image": settings.image_steps, "video": settings.video_steps, "decoder": settings.decoder_steps}[name]
@@ -138,7 +136,10 @@ def _denoising_loss(model: PoseVideoModel, data: TrainingData, who: np.ndarray, 
     reference = rng.integers(data.latents.shape[1], size=len(who))
     keypoints = data.rendered.keypoints[who[:, None], when] + rng.normal(0, [0.6, 0.6, 0], (*when.shape, 18, 3))
     iuv = torch.from_numpy(data.rendered.iuv[who[:, None], when])
-    maps = {"keypoints": skeleton_maps(torch.from_numpy(keypoints).float().flatten(0, 1), size, resolution), "iuv": iuv_maps(iuv.flatten(0, 1), resolution)}
+    maps = {
+        "keypoints": skeleton_maps(torch.from_numpy(keypoints).float().flatten(0, 1), size, resolution),
+        "iuv": iuv_maps(iuv.flatten(0, 1), resolution),
+    }
     maps = {kind: m.unflatten(0, when.shape) for kind, m in maps.items()}
     embedding = model.embed_images(to_unit(data.rendered.frames[who, reference]))[:, None]
     kept = torch.from_numpy(rng.uniform(size=(len(who), 1, 1)) >= IDENTITY_DROPOUT)
@@ -187,8 +188,18 @@ class _Average:
 class _Keeper:
     """Averages, logs and saves after each step; saves by the clock, because steps are long and sittings are cut."""
 
-    def __init__(self, folder: Path, phase: str, engine: TorchEngine, average: _Average, begun: TrainingState | None, every_s: float, steps: int, log: Log) -> None:
-        self.folder, self.phase, self.engine, self.average, self.every_s, self.steps, self.report = folder, phase, engine, average, every_s, steps, log
+    def __init__(
+        self, folder: Path, phase: str, engine: TorchEngine, average: _Average, begun: TrainingState | None, every_s: float, steps: int, log: Log
+    ) -> None:
+        self.folder, self.phase, self.engine, self.average, self.every_s, self.steps, self.report = (
+            folder,
+            phase,
+            engine,
+            average,
+            every_s,
+            steps,
+            log,
+        )
         self.losses = list(begun.losses) if begun else []
         self.seconds_before, self.start = (begun.seconds, begun.step) if begun else (0.0, 0)
         self.began = self.saved = time.monotonic()

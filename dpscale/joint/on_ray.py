@@ -7,19 +7,15 @@ death gives the same bits: states and refreshes are looked up first, and random 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import ray
 import torch
 
 from dpscale.config.schema import Config, VideoConfig
 from dpscale.data.layout import RunLayout
-from dpscale.diffusion.weights import PoseVideoModel, load_model
 from dpscale.joint.checkpoint import VideoStore, state_name
 from dpscale.joint.loop import advance, is_finished, start
-from dpscale.joint.refresh import DiffusionRefresh, PerformerWeights
 from dpscale.joint.state import JointState
 from dpscale.joint.video import VideoTask, fingerprint, load_task
 
@@ -122,14 +118,12 @@ def _accept_refresh(state: JointState, store: VideoStore) -> None:
 
 
 class _RefreshWorker:
-    """Answers the refresh requests of any video: the base model is loaded once, performers' weights are swapped in."""
+    """Answers the refresh requests of any video, one after the other."""
 
     def __init__(self, config: Config, layout: RunLayout) -> None:
         torch.set_num_threads(config.ray.torch_threads)
         self._config, self._layout = config, layout
-        self._model: PoseVideoModel | None = None
-        self._weights: PerformerWeights | None = None
-        self._refreshes: OrderedDict[str, DiffusionRefresh] = OrderedDict()
+        self._service = None
 
     def refresh(self, video: VideoConfig) -> RefreshReceipt:
         """Makes the targets that the video's newest state waits for, unless they are there already, and commits them."""
@@ -138,32 +132,16 @@ class _RefreshWorker:
         if request is None:
             raise RuntimeError(f"{store.folder} waits for no refresh")
         if store.refresh_s(request.refresh) is None:
-            store.keeps(self._personalised(video))(request)
+            store.keeps(lambda asked: self._loaded().answer(video, asked))(request)
         return RefreshReceipt(request.refresh, request.step, request.strength, store.refresh_s(request.refresh))
 
-    def _personalised(self, video: VideoConfig) -> DiffusionRefresh:
-        # The model is loaded here and not in the constructor, for Ray hides the type of an error that is raised there.
-        if self._weights is None:
-            self._model = load_model(self._config.diffusion)
-            self._weights = PerformerWeights(self._model)
-            if self._config.scheduler.refresh_gpus > 0:
-                self._model.denoiser.cuda()
-                self._model.autoencoder.cuda()
-        self._weights.use(self._layout.finetune(video.performer))
-        make = lambda: DiffusionRefresh(self._model, load_task(self._config, self._layout, video))  # noqa: E731
-        return _remember(self._refreshes, self._layout.video_name(video), make, self._config.scheduler.warm_videos)
+    def _loaded(self):
+        """The service with its model. Not in the constructor, for Ray hides the type of an error that is raised there."""
+        from dpscale.joint.refresh import RefreshService  # diffusers is heavy, and field workers import this module too
 
-
-Value = TypeVar("Value")
-
-
-def _remember(cache: OrderedDict[str, Value], key: str, make: Callable[[], Value], limit: int) -> Value:
-    """The cached value, made if it is missing; the least recently used ones go."""
-    value = cache.pop(key) if key in cache else make()
-    cache[key] = value
-    while len(cache) > limit:
-        cache.popitem(last=False)
-    return value
+        if self._service is None:
+            self._service = RefreshService(self._config, self._layout)
+        return self._service
 
 
 FieldWorker = ray.remote(_FieldWorker)

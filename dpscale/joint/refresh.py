@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ from jaxtyping import Float, UInt8
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from dpscale.config.schema import Config, VideoConfig
+from dpscale.data.layout import RunLayout
 from dpscale.data.seeds import derive
 from dpscale.diffusion.conditions import Conditions, pose_maps
 from dpscale.diffusion.refine import refine
-from dpscale.diffusion.weights import PoseVideoModel, load_delta, to_uint8, to_unit
+from dpscale.diffusion.weights import PoseVideoModel, load_delta, load_model, to_uint8, to_unit
 from dpscale.joint.state import RefreshRequest
-from dpscale.joint.video import FINETUNED, VideoTask
+from dpscale.joint.video import FINETUNED, VideoTask, load_task
 
 _FRAMES_AT_ONCE = 8
 """Frames encoded or decoded together. Fixed, because sums may depend on it in their last bit."""
@@ -78,3 +81,28 @@ class PerformerWeights:
                 base |= {key: own[key].detach().clone() for key in delta.keys() if key not in base and key in own}  # noqa: SIM118
             load_delta(finetuned / name, module)
         self._current = finetuned
+
+
+class RefreshService:
+    """Answers the requests of any video: the base model is loaded once, performers' weights are swapped in."""
+
+    def __init__(self, config: Config, layout: RunLayout) -> None:
+        """Loads the base model. Raises InputError where the settings name none."""
+        self._config, self._layout = config, layout
+        self._model = load_model(config.diffusion)
+        if config.scheduler.refresh_gpus > 0:
+            self._model.denoiser.cuda()
+            self._model.autoencoder.cuda()
+        self._weights = PerformerWeights(self._model)
+        self._videos: OrderedDict[str, DiffusionRefresh] = OrderedDict()
+
+    def answer(self, video: VideoConfig, request: RefreshRequest) -> UInt8[np.ndarray, "N H W 3"]:
+        """V_p of a video, with its performer's weights."""
+        self._weights.use(self._layout.finetune(video.performer))
+        name = self._layout.video_name(video)
+        if name not in self._videos:
+            self._videos[name] = DiffusionRefresh(self._model, load_task(self._config, self._layout, video))
+        self._videos.move_to_end(name)
+        while len(self._videos) > self._config.scheduler.warm_videos:
+            self._videos.popitem(last=False)
+        return self._videos[name](request)

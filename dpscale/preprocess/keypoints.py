@@ -13,13 +13,6 @@ from dpscale.preprocess.blazepose import NUM_LANDMARKS, BlazePose, Reading, Roi
 from dpscale.preprocess.decode import MIN_FRAMES
 from dpscale.preprocess.sides import mirrored, mirrored_frames, undecided_frames
 
-LANDMARK_INDEX = {
-    "nose": 0, "left_eye": 2, "right_eye": 5, "left_ear": 7, "right_ear": 8, "left_shoulder": 11, "right_shoulder": 12,
-    "left_elbow": 13, "right_elbow": 14, "left_wrist": 15, "right_wrist": 16, "left_hip": 23, "right_hip": 24, "left_knee": 25,
-    "right_knee": 26, "left_ankle": 27, "right_ankle": 28, "left_heel": 29, "right_heel": 30, "left_big_toe": 31, "right_big_toe": 32,
-}  # fmt: skip
-"""BlazePose's landmark for each keypoint that the embedded body knows."""
-
 _OPENPOSE_FROM_LANDMARKS = (0, (11, 12), 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7)
 _INTERPOLATED_CONFIDENCE = 0.05
 _SEEN = 0.5

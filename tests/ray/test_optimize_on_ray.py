@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from dpscale.data.checkpoint import commit_folder
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import write_clip
 from dpscale.data.types import Clip, InputError
-from dpscale.diffusion.weights import load_model, save_delta
+from dpscale.diffusion.weights import save_delta
 from dpscale.joint.loop import optimise_on_disk
 from dpscale.joint.on_ray import open_store
-from dpscale.joint.refresh import DiffusionRefresh, PerformerWeights
+from dpscale.joint.refresh import RefreshService
 from dpscale.joint.video import load_task
 from dpscale.scheduler.on_ray import num_field_workers, optimize
 from dpscale.tracking.tracker import NullTracker
@@ -83,9 +84,9 @@ def in_one_process(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     threads = torch.get_num_threads()
     torch.set_num_threads(config.ray.torch_threads)
     for video in VIDEOS:
-        model, task = load_model(config.diffusion), load_task(config, layout, video)
-        PerformerWeights(model).use(layout.finetune(video.performer))
-        optimise_on_disk(task, open_store(config, layout, video), DiffusionRefresh(model, task), lambda *_: None)
+        service = RefreshService(config, layout)
+        refresh = functools.partial(service.answer, video)
+        optimise_on_disk(load_task(config, layout, video), open_store(config, layout, video), refresh, lambda *_: None)
     torch.set_num_threads(threads)
     return frames_of(layout)
 

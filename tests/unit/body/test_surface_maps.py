@@ -23,7 +23,8 @@ def _model(num_plates):
 
 
 def test_a_translation_gives_that_flow_everywhere():
-    model, now, later = _model(1), _plate(1.0), _plate(1.0) + [0.05, -0.1, 0]
+    model, now = _model(1), _plate(1.0)
+    later = now + np.array([0.05, -0.1, 0])
     here, there = (rasterise_body(model, v, FOCAL, CENTER, SIZE, SIZE) for v in (now, later))
     flow = mesh_flow(model, here, later, there, FOCAL, CENTER)
     inner = np.zeros((SIZE, SIZE), bool)

@@ -49,7 +49,13 @@ def test_the_decoder_trains_and_the_encoder_does_not():
 
 def test_kl_uses_the_posterior_mean_and_the_scaling_factor():
     torch.manual_seed(0)
-    vae = AutoencoderKL(block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, scaling_factor=0.5)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        scaling_factor=0.5,
+    )
     model, frames = KLAutoencoder(vae.eval()), _pictures(2, 16)
     with torch.no_grad():
         latents = model.encode(frames)

@@ -39,7 +39,7 @@ def test_pose_features_have_the_latents_size_and_every_kind_counts():
 
 
 def test_a_unet_of_the_wrong_width_is_refused():
-    with pytest.raises(ValueError, match="4 input channels.*12"):
+    with pytest.raises(ValueError, match=r"4 input channels.*12"):
         PoseDenoiser(_published_unet(), PoseEncoder({"iuv": 26}, 8, 16, 8))
 
 

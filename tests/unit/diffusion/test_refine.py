@@ -64,6 +64,9 @@ def test_a_seed_decides_the_result(schedule):
 def test_guidance_scale_one_equals_no_guidance_and_others_do_not(schedule):
     model, conditions = small_model().denoiser, random_conditions(1, 4)
     torch.nn.init.normal_(model.unet.conv_out.weight, std=0.1)
-    made = {scale: refine(model, schedule, conditions, None, 1.0, SETTINGS.model_copy(update={"guidance_scale": scale}), seed=1) for scale in (1.0, 1.0 + 1e-9, 6.0)}
+    made = {
+        scale: refine(model, schedule, conditions, None, 1.0, SETTINGS.model_copy(update={"guidance_scale": scale}), seed=1)
+        for scale in (1.0, 1.0 + 1e-9, 6.0)
+    }
     assert torch.allclose(made[1.0], made[1.0 + 1e-9], atol=1e-5)
     assert not torch.allclose(made[1.0], made[6.0], atol=1e-3)

@@ -4,7 +4,10 @@ import torch
 from dpscale.diffusion.windows import blend, blend_weights, windows
 
 
-@pytest.mark.parametrize(("num_frames", "expected"), [(5, [(0, 5)]), (16, [(0, 16)]), (17, [(0, 16), (1, 17)]), (24, [(0, 16), (8, 24)]), (30, [(0, 16), (8, 24), (14, 30)])])
+@pytest.mark.parametrize(
+    ("num_frames", "expected"),
+    [(5, [(0, 5)]), (16, [(0, 16)]), (17, [(0, 16), (1, 17)]), (24, [(0, 16), (8, 24)]), (30, [(0, 16), (8, 24), (14, 30)])],
+)
 def test_windows_cover_the_video_and_end_with_it(num_frames, expected):
     assert [(w.start, w.stop) for w in windows(num_frames, 16, 8)] == expected
 
@@ -21,6 +24,8 @@ def test_blending_is_the_weighted_mean_of_the_windows_that_hold_a_frame():
     parts = [torch.full((1, 4, 1, 1), v) for v in (1.0, 3.0)]
     slow = []
     for n in range(6):
-        pairs = [(float(p[0, n - w.start, 0, 0]), float(blend_weights(4)[n - w.start])) for p, w in zip(parts, where, strict=True) if w.start <= n < w.stop]
+        pairs = [
+            (float(p[0, n - w.start, 0, 0]), float(blend_weights(4)[n - w.start])) for p, w in zip(parts, where, strict=True) if w.start <= n < w.stop
+        ]
         slow.append(sum(v * k for v, k in pairs) / sum(k for _, k in pairs))
     assert blend(parts, where, 6)[0, :, 0, 0].tolist() == pytest.approx(slow)

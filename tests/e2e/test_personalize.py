@@ -1,0 +1,123 @@
+"""The whole job through the command line, in processes of its own: a good performer, two broken ones, kill -9, resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CONFIG = """
+videos = [{ performer = "dancer" }, { performer = "empty" }, { performer = "silent" }]
+
+[[performers]]
+kind = "rendered"
+name = "dancer"
+performer_seed = 1_000_011
+num_frames = 20
+
+[[performers]]
+kind = "video"
+name = "empty"
+path = "FOLDER/empty.mp4"
+
+[[performers]]
+kind = "video"
+name = "silent"
+path = "FOLDER/missing.mp4"
+
+[preprocess]
+size = 128
+
+[diffusion]
+preset = "tiny"
+sampling_steps = 2
+guidance_scale = 1.0
+
+[finetune]
+trainable = "all"
+max_steps = 2
+lr = 1e-4
+decoder = { steps = 2 }
+
+[field]
+deformation_grid = { n_levels = 4, log2_hashmap_size = 10, base_resolution = 4 }
+canonical_grid = { n_levels = 4, log2_hashmap_size = 10, base_resolution = 4 }
+deformation_layers = 2
+deformation_width = 16
+canonical_width = 16
+samples = 256
+
+[joint]
+steps = 600
+refresh_interval = 200
+warm_up_steps = 50
+
+[scheduler]
+slice_steps = 20
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    (folder / "empty.mp4").write_bytes(b"")
+    path = folder / "run.toml"
+    path.write_text(CONFIG.replace("FOLDER", str(folder)))
+    return path
+
+
+def _start(config: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", "import sys; from jobs.cli import main; sys.exit(main())", "personalize", str(config), "--out", str(out)]
+    return subprocess.Popen(command, cwd=Path(__file__).parents[2], env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def _frames(out: Path) -> dict[str, np.ndarray]:
+    with np.load(out / "joint" / "dancer--self" / "result" / "frames.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted") / "batch"
+    assert _start(config, out).wait(timeout=600) == 1
+    return out
+
+
+@pytest.mark.timeout(900)
+def test_bad_performers_are_named_and_the_good_one_finishes(uninterrupted: Path):
+    summary = json.loads((uninterrupted / "summary.json").read_text())
+    assert set(summary["failed"]) == {"empty", "silent"}
+    assert "empty.mp4" in summary["failed"]["empty"]
+    assert "missing.mp4" in summary["failed"]["silent"]
+    methods = summary["performers"]["dancer"]["methods"]
+    assert set(methods) == {"wo_opt", "ivr_opt", "mean_frame", "nearest_pose"}
+    assert {"psnr", "psnr_body", "ssim", "l1", "mae", "warp_error", "keypoint_error_px"} <= set(methods["ivr_opt"])
+    assert {"preprocess", "finetune", "optimize", "evaluate"} <= set(summary["stages_s"])
+    frames = _frames(uninterrupted)
+    assert frames["ivr_opt"].shape == frames["wo_opt"].shape == (4, 128, 128, 3)
+    page = (uninterrupted / "report.html").read_text()
+    assert "data:video/mp4;base64" in page
+
+
+@pytest.mark.timeout(900)
+def test_kill_9_of_the_driver_and_the_same_command_give_the_same_bits(config: Path, uninterrupted: Path, tmp_path: Path):
+    out = tmp_path / "batch"
+    driver = _start(config, out)
+    first_refresh = out / "joint" / "dancer--self" / "refreshes" / "00001"
+    while not first_refresh.exists() and driver.poll() is None:
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    assert driver.wait(timeout=60) == -signal.SIGKILL
+    assert not (out / "summary.json").exists()
+    assert _start(config, out).wait(timeout=600) == 1
+    resumed, whole = _frames(out), _frames(uninterrupted)
+    assert set(resumed) == set(whole)
+    for name in whole:
+        assert np.array_equal(resumed[name], whole[name]), name

@@ -1,0 +1,120 @@
+"""Refreshes by a real, untrained model of the `tiny` family at 32 px."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dpscale.config.schema import Config, DiffusionConfig
+from dpscale.data.seeds import derive
+from dpscale.data.types import InputError
+from dpscale.diffusion.weights import PoseVideoModel, save_delta, to_uint8, to_unit
+from dpscale.joint.refresh import DiffusionRefresh, PerformerWeights
+from dpscale.joint.state import RefreshRequest
+from dpscale.joint.video import VideoTask
+from tests.small_performer import SIZE, small_clip, small_model
+
+SETTINGS = DiffusionConfig(preset="tiny", sampling_steps=3, guidance_scale=1.0, window=4, stride=2)
+
+
+@pytest.fixture(scope="module")
+def model() -> PoseVideoModel:
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def video(model: PoseVideoModel) -> VideoTask:
+    clip = small_clip("someone", model, num_frames=5, num_train=3)
+    return VideoTask("someone--self", Config(diffusion=SETTINGS), clip.pose, clip.frames[0], clip.image_embedding, clip.latents[0])
+
+
+def request(number: int, strength: float, seed: int = 0) -> RefreshRequest:
+    guidance = np.random.default_rng(seed).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
+    return RefreshRequest(number, 0, strength, guidance)
+
+
+def test_a_first_pass_of_full_strength_ignores_the_guidance(model: PoseVideoModel, video: VideoTask) -> None:
+    refresh = DiffusionRefresh(model, video)
+    one, other = refresh(request(0, 1.0, seed=0)), refresh(request(0, 1.0, seed=1))
+    assert one.shape == (5, SIZE, SIZE, 3)
+    assert one.dtype == np.uint8
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_refresh_follows_its_guidance(model: PoseVideoModel, video: VideoTask) -> None:
+    refresh = DiffusionRefresh(model, video)
+    assert not np.array_equal(refresh(request(1, 0.4, seed=0)), refresh(request(1, 0.4, seed=1)))
+
+
+def test_an_identity_denoiser_gives_the_guidance_back(model: PoseVideoModel, video: VideoTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a denoiser that knows the noise that was added, V_p = E_dec(E_enc(V_s)): nothing else on the way changes the picture."""
+    asked = request(1, 0.4)
+    latents = model.autoencoder.encode(to_unit(asked.guidance))
+    shape = (1, latents.shape[1], 5, *latents.shape[2:])
+    seed = derive(video.config.run.seed, "refresh", video.name, 1)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    predicts = model.noise_schedule.config.prediction_type
+
+    def knows(noisy: torch.Tensor, timestep: torch.Tensor, conditions: object) -> torch.Tensor:
+        clean = latents.transpose(0, 1)[None]
+        alpha = model.noise_schedule.alphas_cumprod[timestep[0]]
+        whole = {"epsilon": noise, "sample": clean, "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * clean}[predicts]
+        return torch.cat([whole[:, :, w] for w in (slice(0, 4), slice(1, 5))])
+
+    monkeypatch.setattr(model.denoiser, "forward", knows)
+    expected = to_uint8(model.autoencoder.decode(latents).detach())
+    difference = np.abs(DiffusionRefresh(model, video)(asked).astype(int) - expected)
+    assert difference.max() <= 1, "rounding only"
+
+
+def test_noise_depends_on_the_number_of_the_refresh_and_on_the_video(model: PoseVideoModel, video: VideoTask) -> None:
+    other = dataclasses.replace(video, name="other--self")
+    pictures = [DiffusionRefresh(model, v)(request(n, 0.5)) for v, n in ((video, 1), (video, 2), (other, 1), (video, 1))]
+    np.testing.assert_array_equal(pictures[0], pictures[3])
+    assert not np.array_equal(pictures[0], pictures[1])
+    assert not np.array_equal(pictures[0], pictures[2])
+
+
+def finetuned(folder: Path, model: PoseVideoModel, names: list[str], shift: float) -> Path:
+    """A finetuning result that moves some tensors by `shift`; the model stays as it is."""
+    folder.mkdir()
+    before = {name: tensor.clone() for name, tensor in model.denoiser.state_dict().items()}
+    with torch.no_grad():
+        for name in names:
+            model.denoiser.get_parameter(name).add_(shift)
+    save_delta(folder / "denoiser.safetensors", model.denoiser, names)
+    save_delta(folder / "decoder.safetensors", model.autoencoder, ["conv_out.bias"])
+    model.denoiser.load_state_dict(before)
+    return folder
+
+
+def test_a_performer_leaves_no_trace_in_the_next(tmp_path: Path) -> None:
+    model = small_model()
+    base = {name: tensor.clone() for name, tensor in model.denoiser.state_dict().items()}
+    ann = finetuned(tmp_path / "ann", model, ["unet.conv_out.bias", "unet.conv_in.weight"], 0.5)
+    ben = finetuned(tmp_path / "ben", model, ["unet.conv_in.weight"], 2.0)
+    weights = PerformerWeights(model)
+    weights.use(ann)
+    assert torch.equal(model.denoiser.unet.conv_out.bias, base["unet.conv_out.bias"] + 0.5)
+    weights.use(ben)
+    now = model.denoiser.state_dict()
+    assert torch.equal(now["unet.conv_in.weight"], base["unet.conv_in.weight"] + 2.0)
+    assert all(torch.equal(now[name], base[name]) for name in base if name != "unet.conv_in.weight")
+
+
+def test_weights_of_another_base_are_refused_and_the_next_performer_still_works(tmp_path: Path) -> None:
+    model = small_model()
+    good = finetuned(tmp_path / "good", model, ["unet.conv_out.bias"], 0.5)
+    bad = finetuned(tmp_path / "bad", model, ["unet.conv_out.bias"], 0.1)
+    save_delta(bad / "decoder.safetensors", torch.nn.Linear(2, 2), ["weight"])
+    weights = PerformerWeights(model)
+    weights.use(good)
+    after_good = model.denoiser.unet.conv_out.bias.clone()
+    with pytest.raises(InputError, match="trained on another base"):
+        weights.use(bad)
+    weights.use(good)
+    assert torch.equal(model.denoiser.unet.conv_out.bias, after_good)

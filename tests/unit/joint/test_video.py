@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpscale.config.schema import Config, MotionDrive, RunConfig, SelfDrive, VideoConfig, VideoPerformer
+from dpscale.data.checkpoint import commit_folder
+from dpscale.data.layout import RunLayout
+from dpscale.data.shards import write_clip
+from dpscale.data.types import Clip, InputError
+from dpscale.joint.video import fingerprint, held_out, load_task
+from tests.small_performer import small_clip, small_model
+
+SELF, DANCE = VideoConfig(performer="ann"), VideoConfig(performer="ann", drive="dance")
+
+
+def config_of(root: Path, **sections: object) -> Config:
+    performer = VideoPerformer(name="ann", path=Path("none.mp4"))
+    return Config(run=RunConfig(root=root), performers=(performer,), drives=(SelfDrive(), MotionDrive(name="dance")), **sections)
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> tuple[Config, RunLayout, Clip]:
+    """A performer with a clip, a driving clip and a finetuning result."""
+    config = config_of(tmp_path)
+    layout = RunLayout.of(config)
+    main, drive = small_clip("ann", small_model()), small_clip("drive", small_model(), num_frames=7, num_train=7)
+    write_clip(layout.shard("ann", "main"), main)
+    write_clip(layout.shard("ann", "dance"), Clip("ann", "dance", 30.0, 7, drive.pose))
+    commit_folder(layout.finetune("ann"), lambda folder: None, {"settings": "one"})
+    return config, layout, main
+
+
+def test_self_drive_takes_the_held_out_frames(prepared: tuple[Config, RunLayout, Clip]) -> None:
+    config, layout, main = prepared
+    task = load_task(config, layout, SELF)
+    assert task.name == "ann--self"
+    assert task.shape == (3, 32, 32)
+    np.testing.assert_array_equal(task.pose.iuv, main.pose.iuv[12:])
+    np.testing.assert_array_equal(task.reference, main.frames[0])
+    np.testing.assert_array_equal(task.image_embedding, main.image_embedding)
+    np.testing.assert_allclose(task.reference_latents, main.latents[0], atol=1e-2)  # float16 on disk
+
+
+def test_another_drive_takes_its_own_clip(prepared: tuple[Config, RunLayout, Clip]) -> None:
+    config, layout, main = prepared
+    task = load_task(config, layout, DANCE)
+    assert task.name == "ann--dance"
+    assert len(task.pose) == 7
+    np.testing.assert_array_equal(task.reference, main.frames[0])
+
+
+def test_held_out_cuts_every_array(prepared: tuple[Config, RunLayout, Clip]) -> None:
+    tail = held_out(prepared[2].pose, 12)
+    arrays = (tail.keypoints, tail.iuv, tail.flow, tail.flow_valid, tail.motion.rotations, tail.motion.root)
+    assert {len(array) for array in arrays} == {3}
+
+
+@pytest.mark.parametrize("missing", ["clip", "finetune"])
+def test_a_missing_stage_is_named(tmp_path: Path, missing: str) -> None:
+    config = config_of(tmp_path)
+    layout = RunLayout.of(config)
+    if missing == "finetune":
+        write_clip(layout.shard("ann", "main"), small_clip("ann", small_model()))
+    expected = {"clip": "preprocess performer 'ann' first", "finetune": "finetune performer 'ann' first"}[missing]
+    with pytest.raises(InputError, match=expected):
+        load_task(config, layout, SELF)
+
+
+def test_the_fingerprint_changes_with_what_decides_the_frames(prepared: tuple[Config, RunLayout, Clip]) -> None:
+    config, layout, _ = prepared
+    same = config_of(config.run.root, scheduler={"slice_steps": 7, "field_workers": 5, "kind": "fifo"})
+    others = [config_of(config.run.root, **section) for section in ({"joint": {"steps": 7}}, {"field": {"lr": 0.1}}, {"ray": {"torch_threads": 2}})]
+    prints = [fingerprint(one, layout, SELF) for one in (config, *others)] + [fingerprint(config, layout, DANCE)]
+    assert len(set(prints)) == 5
+    assert fingerprint(same, layout, SELF) == prints[0]
+    commit_folder(layout.finetune("ann"), lambda folder: None, {"settings": "two"})
+    assert fingerprint(config, layout, SELF) != prints[0]
