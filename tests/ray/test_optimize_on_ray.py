@@ -30,6 +30,8 @@ from tests.unit.field.small_field import SMALL
 
 PERFORMERS = ("ann", "ben")
 VIDEOS = [VideoConfig(performer=name) for name in PERFORMERS]
+STRANGER, ABSENT = VideoConfig(performer="cid"), VideoConfig(performer="dan")
+"""A performer whose weights belong to another base; one who was never preprocessed."""
 
 
 def make_config(root: Path, weights: Path, name: str, **scheduler: object) -> Config:
@@ -37,7 +39,7 @@ def make_config(root: Path, weights: Path, name: str, **scheduler: object) -> Co
     return Config(
         run=RunConfig(name=name, root=root),
         ray=RayConfig(torch_threads=1),
-        performers=tuple(VideoPerformer(name=performer, path=Path("none.mp4")) for performer in PERFORMERS),
+        performers=tuple(VideoPerformer(name=performer, path=Path("none.mp4")) for performer in (*PERFORMERS, "cid", "dan")),
         diffusion=DiffusionConfig(preset="tiny", weights=str(weights), sampling_steps=2, guidance_scale=1.5, window=2, stride=1, window_batch=2),
         field=SMALL,
         joint=JointConfig(steps=10, refresh_interval=5, warm_up_steps=4),
@@ -102,19 +104,21 @@ def assert_equal(one: dict[str, dict[str, np.ndarray]], two: dict[str, dict[str,
 
 
 class Watcher(NullTracker):
-    """Calls `act` once, at the first report that `when` accepts; keeps what was logged."""
+    """Takes each of `acts` once, at the first refresh that is reported for its step; keeps what was logged."""
 
-    def __init__(self, when: Callable[[Mapping[str, float], int], bool], act: Callable[[], None]) -> None:
-        self._when, self._act = when, act
-        self.acted = False
+    def __init__(self, acts: Mapping[int, Callable[[], None]]) -> None:
+        self._acts = dict(acts)
         self.logged: list[tuple[str, dict[str, float], int]] = []
         self.finished: dict[str, str] = {}
 
+    @property
+    def acted(self) -> bool:
+        return not self._acts
+
     def metrics(self, key: str, values: Mapping[str, float], step: int) -> None:
         self.logged.append((key, dict(values), step))
-        if not self.acted and self._when(values, step):
-            self.acted = True
-            self._act()
+        if "refresh_s" in values and step in self._acts:
+            self._acts.pop(step)()
 
     def finish(self, key: str, status: Any) -> None:
         self.finished[key] = status
@@ -126,22 +130,22 @@ def kill(role: str) -> None:
     ray.kill(ray.get_actor(names[0]))
 
 
-def never(*_: object) -> bool:
-    return False
-
-
-def test_actors_make_the_frames_of_the_loop(ray_session: None, weights: Path, tmp_path: Path, in_one_process) -> None:
-    config = make_config(tmp_path, weights, "actors")
+def test_actors_make_the_frames_of_the_loop_whoever_else_fails(ray_session: None, weights: Path, tmp_path: Path, in_one_process) -> None:
+    config = make_config(tmp_path, weights, "actors", max_failures=50)
     layout = RunLayout.of(config)
-    write_inputs(layout)
-    watcher = Watcher(never, lambda: None)
-    outcomes = optimize(config, layout, VIDEOS[::-1], watcher)
-    assert [(outcome.name, outcome.error, outcome.skipped) for outcome in outcomes] == [("ben--self", None, False), ("ann--self", None, False)]
+    write_inputs(layout, (*PERFORMERS, STRANGER.performer))
+    save_delta(layout.finetune(STRANGER.performer) / "decoder.safetensors", torch.nn.Linear(2, 2), ["weight"])
+    watcher = Watcher({})
+    outcomes = optimize(config, layout, [STRANGER, ABSENT, *VIDEOS[::-1]], watcher)
+    assert [outcome.name for outcome in outcomes] == ["cid--self", "dan--self", "ben--self", "ann--self"]
+    assert "does not fit this model: first wrong tensor 'weight'" in outcomes[0].error
+    assert "preprocess performer 'dan' first" in outcomes[1].error
+    assert [outcome.error for outcome in outcomes[2:]] == [None, None]
     assert_equal(in_one_process, frames_of(layout))
-    for performer, frames in frames_of(layout).items():
-        assert frames["ivr_opt"].shape == (3, 32, 32, 3), performer
+    for frames in frames_of(layout).values():
+        assert frames["ivr_opt"].shape == (3, 32, 32, 3)
         assert not np.array_equal(frames["ivr_opt"], frames["wo_opt"])
-    assert watcher.finished == {"optimize/ann--self": "FINISHED", "optimize/ben--self": "FINISHED"}
+    assert watcher.finished == {"optimize/ann--self": "FINISHED", "optimize/ben--self": "FINISHED", "optimize/cid--self": "FAILED"}
     strengths = [values["refresh_strength"] for key, values, _ in watcher.logged if key == "optimize/ann--self" and "refresh_strength" in values]
     assert strengths == pytest.approx([1.0, 0.7, 0.3])
     assert any("loss_flow" in values for _, values, _ in watcher.logged)
@@ -149,12 +153,11 @@ def test_actors_make_the_frames_of_the_loop(ray_session: None, weights: Path, tm
     assert all(outcome.skipped for outcome in again)
 
 
-@pytest.mark.parametrize(("role", "num_workers"), [("field", 1), ("refresh", 2)])
-def test_a_killed_actor_changes_no_bit(ray_session: None, weights: Path, tmp_path: Path, in_one_process, role: str, num_workers: int) -> None:
-    config = make_config(tmp_path, weights, "killed", field_workers=num_workers, warm_videos=1)
+def test_killed_actors_change_no_bit(ray_session: None, weights: Path, tmp_path: Path, in_one_process) -> None:
+    config = make_config(tmp_path, weights, "killed", field_workers=1, warm_videos=1)
     layout = RunLayout.of(config)
     write_inputs(layout)
-    watcher = Watcher(lambda values, step: "refresh_s" in values and step == 0, lambda: kill(role))
+    watcher = Watcher({0: lambda: kill("field"), 5: lambda: kill("refresh")})
     outcomes = optimize(config, layout, VIDEOS, watcher)
     assert watcher.acted
     assert [outcome.error for outcome in outcomes] == [None, None]
@@ -172,29 +175,11 @@ def test_a_dead_driver_is_continued(ray_session: None, weights: Path, tmp_path: 
     layout = RunLayout.of(config)
     write_inputs(layout)
     with pytest.raises(DriverDied):
-        optimize(config, layout, VIDEOS, Watcher(lambda values, step: step == 5, die))
-    outcomes = optimize(config, layout, VIDEOS, NullTracker())
+        optimize(config, layout, VIDEOS, Watcher({5: die}))
+    one_worker = make_config(tmp_path, weights, "driver", kind="fifo", field_workers=1)
+    outcomes = optimize(one_worker, layout, VIDEOS, NullTracker())
     assert [outcome.error for outcome in outcomes] == [None, None]
     assert_equal(in_one_process, frames_of(layout))
-
-
-def test_one_bad_video_does_not_stop_the_other(ray_session: None, weights: Path, tmp_path: Path, in_one_process) -> None:
-    config = make_config(tmp_path, weights, "bad", kind="fifo")
-    layout = RunLayout.of(config)
-    write_inputs(layout, ("ann",))
-    good, bad = optimize(config, layout, VIDEOS, NullTracker())
-    assert good.ok
-    assert "preprocess performer 'ben' first" in bad.error
-    np.testing.assert_array_equal(np.load(layout.joint(VIDEOS[0]) / "result" / "frames.npz")["ivr_opt"], in_one_process["ann"]["ivr_opt"])
-
-
-def test_weights_of_another_base_fail_at_once_and_say_so(ray_session: None, weights: Path, tmp_path: Path) -> None:
-    config = make_config(tmp_path, weights, "delta", max_failures=50)
-    layout = RunLayout.of(config)
-    write_inputs(layout, ("ann",))
-    save_delta(layout.finetune("ann") / "decoder.safetensors", torch.nn.Linear(2, 2), ["weight"])
-    (outcome,) = optimize(config, layout, VIDEOS[:1], NullTracker())
-    assert "does not fit this model: first wrong tensor 'weight'" in outcome.error
 
 
 def test_a_cluster_that_is_too_small_is_refused(weights: Path, tmp_path: Path) -> None:
