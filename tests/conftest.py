@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from jaxtyping import install_import_hook
 # Before torch and ray are imported. Tests are small: threads of one would only slow the others. The second group makes Ray Train
 # poll quickly; its seconds of waiting are most of a small run otherwise.
 os.environ.update(OMP_NUM_THREADS="1")
+os.environ.setdefault("RAY_AUTH_MODE", "token")  # as jobs do for a local Ray; too late once a test module has imported ray
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 os.environ.update(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.1", RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0", RAY_TRAIN_METRICS_ENABLED="0")
 
 import tests.shape_checks  # noqa: F401 (jaxtyping looks it up by name)

@@ -112,7 +112,7 @@ def _part(kind: type, weights: str, subfolder: str):
     missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     if missing or unexpected:
         raise InputError(
-            f"diffusion.weights = {weights}: part {subfolder!r} is a checkpoint of another architecture than its config.json says: "
+            f"diffusion.weights = {weights}: part {subfolder!r} is a checkpoint of another architecture than this {kind.__name__}: "
             f"missing tensors: {missing[:3] or 'none'}, unexpected: {unexpected[:3] or 'none'}"
         )
     return part

@@ -33,9 +33,7 @@ class Phase(Enum):
         return self in (Phase.DONE, Phase.FAILED)
 
 
-class Role(Enum):
-    """What an actor does."""
-
+class Role(Enum):  # what an actor does
     FIELD = "field"
     REFRESH = "refresh"
 
@@ -73,7 +71,6 @@ class VideoRecord:
     failures: int = 0
     ticket: int = 0
     actor: int | None = None
-    """The actor that works on the video."""
     last_field_actor: int | None = None
     """The field actor that may still hold the video's state in memory."""
     error: str | None = None

@@ -6,7 +6,7 @@ from dpscale.diffusion.denoiser import PoseDenoiser
 from dpscale.diffusion.refine import refine
 from tests.unit.diffusion.models import LATENT, random_conditions, small_model
 
-SETTINGS = DiffusionConfig(preset="tiny", sampling_steps=6, guidance_scale=1.0, window=4, stride=2, window_batch=2)
+SETTINGS = DiffusionConfig(preset="tiny", sampling_steps=5, guidance_scale=1.0, window=4, stride=2, window_batch=2)
 
 
 class _Oracle(PoseDenoiser):
@@ -39,7 +39,7 @@ def test_it_arrives_where_the_denoiser_points(schedule):
     oracle = _Oracle(torch.randn(7, 16, LATENT, LATENT))
     made = refine(oracle, schedule, random_conditions(1, 7), None, 1.0, SETTINGS, seed=3)
     assert torch.allclose(made, oracle.truth.mean(0).expand(7, -1, -1, -1), atol=1e-4)
-    assert oracle.windows == 6 * 3
+    assert oracle.windows == 5 * 3
 
 
 def test_strength_decides_the_number_of_steps_and_how_much_guidance_remains(schedule):
@@ -47,7 +47,7 @@ def test_strength_decides_the_number_of_steps_and_how_much_guidance_remains(sche
     weak, strong = _Oracle(guidance), _Oracle(guidance)
     refine(weak, schedule, random_conditions(1, 7), guidance, 1 / 3, SETTINGS, seed=3)
     refine(strong, schedule, random_conditions(1, 7), guidance, 1.0, SETTINGS, seed=3)
-    assert (weak.windows, strong.windows) == (2 * 3, 6 * 3)
+    assert (weak.windows, strong.windows) == (2 * 3, 5 * 3)
     clean = guidance[:4].transpose(0, 1)[None]
     assert (weak.first[:1] - clean).square().mean() < 0.6 * (strong.first[:1] - clean).square().mean()
 
