@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 OPENPOSE18 = (
     "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist", "right_hip",
@@ -55,6 +55,13 @@ class Pose:
 
     def __len__(self) -> int:
         return len(self.keypoints)
+
+    def at(self, frames: slice | Int[np.ndarray, " F"]) -> Pose:
+        """The pose in the given frames. Flow leads to the next frame of the whole sequence, so it is left as it was."""
+        motion = replace(self.motion, rotations=self.motion.rotations[frames], root=self.motion.root[frames])
+        return replace(
+            self, keypoints=self.keypoints[frames], iuv=self.iuv[frames], flow=self.flow[frames], flow_valid=self.flow_valid[frames], motion=motion
+        )
 
 
 @dataclass(frozen=True)

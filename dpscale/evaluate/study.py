@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -45,14 +45,7 @@ def case_of(main: Clip, driving: Clip | None) -> Case:
         return Case(driving.pose, None, *train, driving.fps)
     if main.num_train >= len(main):
         raise InputError(f"{main.performer} has no held-out frames ({len(main)} in all); lower preprocess.train_fraction")
-    return Case(pose_from(main.pose, main.num_train), main.frames[main.num_train :], *train, main.fps)
-
-
-def pose_from(pose: Pose, first: int) -> Pose:
-    """Frames `first` and after."""
-    motion = replace(pose.motion, rotations=pose.motion.rotations[first:], root=pose.motion.root[first:])
-    arrays = {name: getattr(pose, name)[first:] for name in ("keypoints", "iuv", "flow", "flow_valid")}
-    return replace(pose, motion=motion, **arrays)
+    return Case(main.pose.at(slice(main.num_train, None)), main.frames[main.num_train :], *train, main.fps)
 
 
 def study(case: Case, made: dict[str, UInt8[np.ndarray, "N H W 3"]], body_dilation_px: int, detect: KeypointDetector | None) -> Study:

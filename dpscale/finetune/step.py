@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dpscale.config.schema import FinetuneConfig
 from dpscale.data.seeds import derive
-from dpscale.data.types import Clip, InputError, Pose
+from dpscale.data.types import Clip, InputError
 from dpscale.diffusion.conditions import Conditions, pose_maps
 from dpscale.diffusion.loss import diffusion_loss
 from dpscale.diffusion.weights import PoseVideoModel
@@ -45,13 +45,6 @@ def sample_frames(num_train: int, clip_frames: int, generator: torch.Generator) 
     return torch.randperm(num_train, generator=generator)[:clip_frames].sort().values
 
 
-def take(pose: Pose, frames: Int[np.ndarray, " F"]) -> Pose:
-    """The pose in the given frames. Flow leads to the next frame of the whole clip, so it is left as it was."""
-    motion = replace(pose.motion, rotations=pose.motion.rotations[frames], root=pose.motion.root[frames])
-    arrays = {name: getattr(pose, name)[frames] for name in ("keypoints", "iuv", "flow", "flow_valid")}
-    return replace(pose, motion=motion, **arrays)
-
-
 @dataclass(frozen=True)
 class DenoiserStep:
     """Step i -> Eq. 1 on `clip_frames` random frames of the performer. A pure function of (seed, performer, sample), so a resumed run repeats it."""
@@ -76,7 +69,7 @@ class DenoiserStep:
 
     def _conditions(self, frames: Int[np.ndarray, " F"]) -> Conditions:
         """Who: embedding and latent of I_ref, frame 0. What: the pose in `frames`."""
-        maps = pose_maps(take(self.clip.pose, frames), self.pose_kinds, self.model.denoiser.pose_encoder.resolution)
+        maps = pose_maps(self.clip.pose.at(frames), self.pose_kinds, self.model.denoiser.pose_encoder.resolution)
         return Conditions(
             pose_maps={kind: m[None].to(self.worker.device) for kind, m in maps.items()},
             image_embedding=self._tensor(self.clip.image_embedding)[None, None],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -48,7 +48,7 @@ def load_task(config: Config, layout: RunLayout, video: VideoConfig) -> VideoTas
     main = read_clip(layout.shard(video.performer, "main"))
     if main.frames is None or main.latents is None or main.image_embedding is None:
         raise InputError(f"{layout.shard(video.performer, 'main')} has no frames or latents: preprocess the performer's own video as clip 'main'")
-    pose = held_out(main.pose, main.num_train) if _drives_itself(config, video) else read_clip(layout.shard(video.performer, video.drive)).pose
+    pose = main.pose.at(slice(main.num_train, None)) if _drives_itself(config, video) else read_clip(layout.shard(video.performer, video.drive)).pose
     if pose.iuv.shape[1:3] != main.frames.shape[1:3]:
         raise InputError(
             f"drive {video.drive!r} has {pose.iuv.shape[1:3]} px, performer {video.performer!r} {main.frames.shape[1:3]}: preprocess both at one size"
@@ -79,13 +79,6 @@ def fingerprint(config: Config, layout: RunLayout, video: VideoConfig) -> str:
         "finetune": marker_of(layout.finetune(video.performer)),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-
-
-def held_out(pose: Pose, num_train: int) -> Pose:
-    """Frames num_train .. of a sequence."""
-    motion = replace(pose.motion, rotations=pose.motion.rotations[num_train:], root=pose.motion.root[num_train:])
-    per_frame = {name: getattr(pose, name)[num_train:] for name in ("keypoints", "iuv", "flow", "flow_valid")}
-    return replace(pose, motion=motion, **per_frame)
 
 
 def _drives_itself(config: Config, video: VideoConfig) -> bool:

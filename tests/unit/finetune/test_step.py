@@ -9,7 +9,7 @@ import torch
 from dpscale.config.schema import FinetuneConfig
 from dpscale.data.types import InputError
 from dpscale.finetune.decoder import DecoderStep
-from dpscale.finetune.step import DenoiserStep, Worker, check_clip, num_steps, sample_frames, take
+from dpscale.finetune.step import DenoiserStep, Worker, check_clip, num_steps, sample_frames
 from tests.small_performer import small_clip, small_model
 
 KINDS = ("keypoints", "iuv")
@@ -49,7 +49,7 @@ def test_frames_are_random_distinct_and_in_temporal_order():
 
 def test_take_selects_the_same_frames_of_everything(clip):
     frames = np.array([1, 4, 9])
-    part = take(clip.pose, frames)
+    part = clip.pose.at(frames)
     assert len(part) == 3
     for name in ("keypoints", "iuv", "flow", "flow_valid"):
         np.testing.assert_array_equal(getattr(part, name), getattr(clip.pose, name)[frames])
