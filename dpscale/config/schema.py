@@ -98,6 +98,7 @@ class MotionDrive(Section):
     name: Name
     motion: str = Field(default="dance_b", pattern=r"^[a-z0-9_]+$", description="Recording of pybullet_data: humanoid3d_<motion>.txt.")
     num_frames: int = Field(default=60, ge=2, le=100_000)
+    fps: float | None = Field(default=None, gt=0, le=240, description="Frame rate of the video to make; none: the performer's own.")
 
 
 Drive = Annotated[SelfDrive | VideoDrive | MotionDrive, Field(discriminator="kind")]
@@ -124,6 +125,7 @@ class SynthConfig(Section):
 class PreprocessConfig(Section):
     size: int = Field(default=512, ge=32, le=2048, multiple_of=8, description="Height and width of the square crop in px (paper: 512).")
     max_frames: int = Field(default=1800, ge=2, le=1_000_000, description="Frames taken from a video, from its start (paper: about a minute).")
+    fps: float | None = Field(default=None, gt=0, le=240, description="Frame rate to which videos are resampled; none: their own, made constant.")
     train_fraction: float = Field(default=0.8, gt=0, lt=1, description="Leading part that trains; the contiguous tail tests (S, A.1: 80/20).")
     crop_margin: float = Field(default=1.15, ge=1, le=4, description="Side of the crop over the extent of the person in all frames.")
     min_detected: float = Field(default=0.5, gt=0, le=1, description="Part of the frames in which a person must be found.")
@@ -184,6 +186,9 @@ class FinetuneConfig(Section):
     clip_frames: int = Field(default=8, ge=1, le=256, description="Frames per iteration, at random (paper: 8).")
     condition_dropout: float = Field(
         default=0.1, ge=0, lt=1, description="Probability of dropping the image embedding, for classifier-free guidance."
+    )
+    body_weight: float = Field(
+        default=0.0, ge=0, le=100, description="Extra weight of Eq. 1 on cells that hold the body (ours); 0: the paper's loss."
     )
     decoder: AutoencoderTrainConfig = AutoencoderTrainConfig()
     offload: Literal["none", "optimizer", "parameters", "nvme"] = Field(

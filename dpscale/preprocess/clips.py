@@ -86,7 +86,8 @@ def write_driving(tools: Tools, performer: Performer, drive: Drive, movement: Pa
     body, main, size = load_body(), read_clip(tools.layout.shard(performer.name, "main")), tools.config.preprocess.size
     reference = Movement(main.pose.shape, main.pose.motion, main.fps)
     if isinstance(drive, MotionDrive):
-        fps, motion = main.fps, drive_by_recording(body, reference, drive.motion, drive.num_frames, size)
+        fps = drive.fps or main.fps
+        motion = drive_by_recording(body, reference, drive.motion, drive.num_frames, fps, size)
     else:
         driver = read_movement(movement)
         fps, motion = driver.fps, drive_by_movement(body, reference, driver, size)
@@ -97,9 +98,10 @@ def write_driving(tools: Tools, performer: Performer, drive: Drive, movement: Pa
 
 def find_person(tools: Tools, video: Path, max_frames: int) -> FoundPerson:
     """Follows the person nearest the camera through the video, and the square that holds that person in all frames."""
-    settings, info = tools.config.preprocess, probe(video)
+    settings = tools.config.preprocess
+    info = probe(video, settings.fps)
     shrink = min(1.0, _SEARCH_PX / max(info.height, info.width))
-    track = track_person(str(video), read_frames(video, max_frames, _SEARCH_PX), tools.blazepose, settings.min_detected, 1 / shrink)
+    track = track_person(str(video), read_frames(video, max_frames, _SEARCH_PX, settings.fps), tools.blazepose, settings.min_detected, 1 / shrink)
     return FoundPerson(info, track, crop_around(track.extent(), info.height, info.width, settings.crop_margin, settings.size))
 
 
@@ -122,7 +124,7 @@ def _filmed(tools: Tools, performer: Performer) -> tuple[float, np.ndarray, Pose
     settings, video = tools.config.preprocess, video_file(performer)
     person = find_person(tools, video, settings.max_frames)
     frames = np.empty((len(person.track), settings.size, settings.size, 3), np.uint8)
-    for n, frame in enumerate(read_frames(video, settings.max_frames)):
+    for n, frame in enumerate(read_frames(video, settings.max_frames, fps=settings.fps)):
         frames[n] = person.crop.apply(frame)
     shape, motion = fit_body(*_fit_input(person, person.crop), settings.fit_steps)
     keypoints = person.track.openpose18()

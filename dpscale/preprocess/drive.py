@@ -40,12 +40,12 @@ def drive_by_movement(body: BodyModel, reference: Movement, driver: Movement, si
     return _placed(body, reference, driver.motion.rotations.astype(float), path, size)
 
 
-def drive_by_recording(body: BodyModel, reference: Movement, recording: str, num_frames: int, size: int) -> BodyMotion:
+def drive_by_recording(body: BodyModel, reference: Movement, recording: str, num_frames: int, fps: float, size: int) -> BodyMotion:
     """A motion-capture recording on the reference performer's body, upright in his camera and facing where he mostly faces.
 
     Raises InputError if there is no such recording."""
     shaped = body.shaped(reference.shape)
-    world = load_motion(recording, body, shaped, reference.fps, num_frames)
+    world = load_motion(recording, body, shaped, fps, num_frames)
     to_camera = _camera_from_world(body, reference)
     path = (world.root - np.median(world.root, 0)) @ to_camera.T
     return _placed(body, reference, to_camera @ world.rotations, path, size)

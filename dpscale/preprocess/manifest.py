@@ -81,8 +81,8 @@ def _driving_job(config: Config, layout: RunLayout, performer: Performer, drive:
         if reasons:
             raise InputError("; ".join(reasons))
         source = _recording_digest(drive) if isinstance(drive, MotionDrive) else movement_key(movement_path(layout, drive.name))
-        num_frames = drive.num_frames if isinstance(drive, MotionDrive) else None
-        key = _key(_settings(config), kind="driving", source=source, num_frames=num_frames, main=marker_of(layout.shard(performer.name, MAIN)))
+        recorded = {"num_frames": drive.num_frames, "fps": drive.fps} if isinstance(drive, MotionDrive) else {}
+        key = _key(_settings(config), kind="driving", source=source, **recorded, main=marker_of(layout.shard(performer.name, MAIN)))
     except InputError as error:
         return Job("driving", name, performer.name, drive.name, "", False, str(error))
     return Job("driving", name, performer.name, drive.name, key, _shard_key(layout, performer.name, drive.name) == key)

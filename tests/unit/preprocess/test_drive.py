@@ -40,7 +40,7 @@ def test_up_is_found_from_a_stretched_body(reference):
 
 @pytest.mark.parametrize("recording", ["dance_b", "cartwheel"])
 def test_a_recording_is_put_where_the_reference_stands(reference, recording):
-    motion = drive_by_recording(load_body(), reference, recording, 12, SIZE)
+    motion = drive_by_recording(load_body(), reference, recording, 12, reference.fps, SIZE)
     points = pixels(motion, reference)
     assert points.min() >= 0
     assert points.max() <= SIZE
@@ -77,11 +77,11 @@ def test_a_path_that_leaves_the_picture_is_brought_back(reference):
 
 def test_a_body_larger_than_the_picture_moves_away(reference):
     close = replace(reference, motion=replace(reference.motion, focal_px=500.0))
-    points = pixels(drive_by_recording(load_body(), close, "dance_b", 8, SIZE), close)
+    points = pixels(drive_by_recording(load_body(), close, "dance_b", 8, 30.0, SIZE), close)
     assert points.min() >= -1
     assert points.max() <= SIZE + 1
 
 
 def test_an_unknown_recording_is_refused(reference):
     with pytest.raises(InputError, match="known are"):
-        drive_by_recording(load_body(), reference, "polka", 8, SIZE)
+        drive_by_recording(load_body(), reference, "polka", 8, 30.0, SIZE)

@@ -9,14 +9,41 @@ import av
 import numpy as np
 
 
-def write_video(path: Path, frames: np.ndarray, fps: float = 10.0, codec: str = "libx264rgb") -> Path:
-    """Lossless by default: uint8 frames [N, H, W, 3] of even size."""
+def write_video(
+    path: Path,
+    frames: np.ndarray,
+    fps: float = 10.0,
+    codec: str = "libx264rgb",
+    pix_fmt: str | None = None,
+    options: dict[str, str] | None = None,
+    times: list[int] | None = None,
+) -> Path:
+    """Lossless by default: uint8 frames [N, H, W, 3 or 4]; `times` in units of 1 / fps, one a frame, for a variable rate."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "rgb24" if codec == "libx264rgb" else "yuv420p"
-        stream.options = {"crf": "0"}
+        stream.height, stream.width = frames.shape[1], frames.shape[2]
+        stream.pix_fmt = pix_fmt or ("rgb24" if codec == "libx264rgb" else "yuv420p")
+        stream.options = {"crf": "0"} | (options or {}) if codec.startswith("libx264") else options or {}
+        for n, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgba" if frames.shape[-1] == 4 else "rgb24")
+            if times is not None:
+                picture.pts, picture.time_base = times[n], 1 / Fraction(fps).limit_denominator(1001)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_hdr(path: Path, frames: np.ndarray, transfer: int) -> Path:
+    """Frames whose values are taken as a signal of this transfer characteristic (16: PQ, 18: HLG), in BT.2020, 10 bits."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=10)
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p10le"
+        name = {16: "smpte2084", 18: "arib-std-b67"}[transfer]
+        stream.options = {"x265-params": f"lossless=1:log-level=none:colorprim=bt2020:transfer={name}:colormatrix=bt2020nc"}
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            picture = picture.reformat(format="yuv420p10le", dst_colorspace=9, dst_color_trc=transfer, dst_color_primaries=9)
+            container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     return path
 
