@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dpscale.config.schema import AutoencoderTrainConfig, Config, DiffusionConfig, FinetuneConfig, RunConfig
 from dpscale.data.layout import RunLayout
@@ -15,8 +16,9 @@ SIZE, EMBEDDING = 32, 16
 
 
 def small_model(seed: int = 0) -> PoseVideoModel:
-    """An untrained model with sensible components: its latents have about unit variance."""
+    """An untrained model that is not silent, with sensible components: its latents have about unit variance."""
     model = tiny_model(seed, size=SIZE, widths=(16, 16), pose_channels=8, embedding=EMBEDDING)
+    torch.nn.init.normal_(model.denoiser.unet.conv_out.weight, std=0.05)
     model.autoencoder.fit_components(to_unit(np.random.default_rng(seed).integers(0, 256, (64, SIZE, SIZE, 3), dtype=np.uint8)))
     return model
 

@@ -18,11 +18,12 @@ from dpscale.data.types import BodyMotion, BodyShape
 FOCAL_PRIOR = 1.2
 """Focal length over the longer side of the picture: a phone's main camera."""
 
-_LANDMARK_OF_KEYPOINT = {
+LANDMARK_OF_KEYPOINT = {
     "nose": 0, "left_eye": 2, "right_eye": 5, "left_ear": 7, "right_ear": 8, "left_shoulder": 11, "right_shoulder": 12,
     "left_elbow": 13, "right_elbow": 14, "left_wrist": 15, "right_wrist": 16, "left_hip": 23, "right_hip": 24, "left_knee": 25,
     "right_knee": 26, "left_ankle": 27, "right_ankle": 28, "left_heel": 29, "right_heel": 30, "left_big_toe": 31, "right_big_toe": 32,
 }  # fmt: skip
+"""The embedded body's keypoints that BlazePose sees as well, with the index of its landmark."""
 _FACE, _HIPS = 0.3, 0.5
 """Weights of landmarks whose place on the body BlazePose and the embedded body see differently."""
 
@@ -165,7 +166,7 @@ def _skeleton(body: BodyModel) -> _Skeleton:
     nearest = _nearest_moving(body, bones)
     parents = tuple(nearest[body.parents[b]] if body.parents[b] >= 0 else -1 for b in bones)
     offset = np.array([body.heads[b] - (body.heads[bones[p]] if p >= 0 else 0) for b, p in zip(bones, parents, strict=True)])
-    regressor = body.keypoint_regressor[[body.keypoint_names.index(name) for name in _LANDMARK_OF_KEYPOINT]]
+    regressor = body.keypoint_regressor[[body.keypoint_names.index(name) for name in LANDMARK_OF_KEYPOINT]]
     skin = np.zeros((len(body.vertices), len(bones)))
     np.add.at(skin, (np.arange(len(skin))[:, None], np.array(nearest)[body.skin_bones]), body.skin_weights)
     weight = regressor @ skin
@@ -177,7 +178,7 @@ def _skeleton(body: BodyModel) -> _Skeleton:
 
 
 def _targets(landmarks: np.ndarray, world: np.ndarray, focal_px: float, center_px: tuple[float, float]) -> _Targets:
-    index, names = list(_LANDMARK_OF_KEYPOINT.values()), list(_LANDMARK_OF_KEYPOINT)
+    index, names = list(LANDMARK_OF_KEYPOINT.values()), list(LANDMARK_OF_KEYPOINT)
     hips = [names.index("left_hip"), names.index("right_hip")]
     weight = torch.ones(len(index))
     weight[:5], weight[hips] = _FACE, _HIPS

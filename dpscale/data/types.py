@@ -64,6 +64,17 @@ class Pose:
         )
 
 
+def keypoint_distance(known: Float[np.ndarray, "K 18 3"], driving: Float[np.ndarray, "N 18 3"], size: tuple[int, int]) -> Float[np.ndarray, "N K"]:
+    """How far each known frame's pose is from each driving frame's: mean distance of keypoints, weighted with both confidences.
+
+    In units of the picture's sides (`size`: height, width). Place and scale count as well as posture: a person standing elsewhere
+    is a wrong picture."""
+    sides = np.array([size[1], size[0]], np.float64)
+    apart = np.linalg.norm((known[None, ..., :2] - driving[:, None, :, :2]) / sides, axis=-1)
+    weight = known[None, ..., 2] * driving[:, None, :, 2] + 1e-6
+    return (apart * weight).sum(-1) / weight.sum(-1)
+
+
 @dataclass(frozen=True)
 class Clip:
     """One preprocessed clip of one performer, or a driving sequence (then without frames and latents)."""

@@ -1,4 +1,4 @@
-"""What the denoiser is told: where the body is, who it is, and what the reference frame looks like."""
+"""What the denoiser is told: where the body is, who it is, and what known frames look like in this pose."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class Conditions:
 
     pose_maps: dict[str, Float[Tensor, "B F c H W"]]
     image_embedding: Float[Tensor, "B 1 D"]
-    reference_latents: Float[Tensor, "B C h w"]
+    reference_latents: Float[Tensor, "B R F h w"] | None = None
+    """PoseVideoModel.encode_references, for a denoiser that uses it: R = 2 C channels, known frames warped and their background."""
     pose_features: Float[Tensor, "B P F h w"] | None = None
 
     def without_identity(self) -> Conditions:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from diffusers import UNet3DConditionModel
+from diffusers import DDIMScheduler, UNet3DConditionModel
 from diffusers.models.resnet import TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from jaxtyping import Float, Int
@@ -19,12 +19,15 @@ from dpscale.diffusion.pose_encoder import PoseEncoder
 class PoseDenoiser(nn.Module):
     """Predicts noise (or what the noise schedule's `prediction_type` says) from noisy latents and conditions.
 
-    Channels of the UNet's input, in order: noisy latent, pose features, reference latent where the encoder's config says so."""
+    Channels of the UNet's input, in order: noisy latent, pose features and, where the encoder's config says so, reference latents.
+    With references (`tiny`, which predicts z_0) the UNet says what to add to the warped frames, and hears the noisy latent only as
+    far as it holds signal: sqrt(alpha_bar_t) of it, nothing at t = 999, where a small network would let the noise through."""
 
-    def __init__(self, unet: UNet3DConditionModel, pose_encoder: PoseEncoder) -> None:
+    def __init__(self, unet: UNet3DConditionModel, pose_encoder: PoseEncoder, noise_schedule: DDIMScheduler) -> None:
         super().__init__()
         self.unet, self.pose_encoder = unet, pose_encoder
-        widened = unet.config.out_channels * (2 if self.use_reference else 1) + pose_encoder.config.out_channels
+        self.register_buffer("signal", noise_schedule.alphas_cumprod.sqrt().float(), persistent=False)
+        widened = unet.config.out_channels * (3 if self.use_reference else 1) + pose_encoder.config.out_channels
         if unet.config.in_channels != widened:
             raise ValueError(
                 f"the UNet takes {unet.config.in_channels} input channels, latent, pose and reference have {widened}: widen it with widen_input first"
@@ -43,9 +46,15 @@ class PoseDenoiser(nn.Module):
 
     def forward(self, noisy: Float[Tensor, "B C F h w"], timestep: Int[Tensor, " B"], conditions: Conditions) -> Float[Tensor, "B C F h w"]:
         pose = conditions.pose_features if conditions.pose_features is not None else self.encode_pose(conditions.pose_maps)
-        channels = [noisy, pose]
-        if self.use_reference:
-            channels.append(conditions.reference_latents[:, :, None].expand_as(noisy))
+        if not self.use_reference:
+            return self._unet([noisy, pose], timestep, conditions)
+        if conditions.reference_latents is None:
+            raise ValueError("this denoiser takes reference latents: give Conditions.reference_latents")
+        warped = conditions.reference_latents[:, : self.latent_channels]
+        heard = noisy * self.signal[timestep].to(noisy)[:, None, None, None, None]
+        return warped + self._unet([heard, pose, conditions.reference_latents], timestep, conditions)
+
+    def _unet(self, channels: list[Tensor], timestep: Tensor, conditions: Conditions) -> Tensor:
         return self.unet(torch.cat(channels, 1), timestep, conditions.image_embedding, return_dict=False)[0]
 
 

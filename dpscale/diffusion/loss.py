@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from diffusers import DDIMScheduler
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dpscale.diffusion.conditions import Conditions
@@ -34,3 +35,9 @@ def diffusion_loss(
     }[noise_schedule.config.prediction_type]()
     error = (model(noisy, timestep, conditions) - target).square()
     return error.mean() if weight is None else (error * weight).mean() / weight.mean()
+
+
+def body_weights(body: Bool[Tensor, "B F H W"], size: tuple[int, int], extra: float) -> Float[Tensor, "B 1 F h w"]:
+    """Weights of latent cells (ours): 1, and `extra` more where a cell holds some of the body, which is a tenth of the picture and
+    all of its movement."""
+    return 1 + extra * F.adaptive_max_pool2d(body.float(), size)[:, None]

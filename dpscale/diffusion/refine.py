@@ -56,7 +56,7 @@ def _pose_features(denoiser: PoseDenoiser, conditions: Conditions, settings: Dif
 
 
 def _predict(denoiser, latents: Float[Tensor, "1 C N h w"], timestep: Tensor, conditions: Conditions, settings: DiffusionConfig) -> Tensor:
-    where = windows(latents.shape[2], settings.window, settings.stride)
+    where, references = windows(latents.shape[2], settings.window, settings.stride), conditions.reference_latents
     parts: list[Tensor] = []
     for first in range(0, len(where), settings.window_batch):
         batch = where[first : first + settings.window_batch]
@@ -66,7 +66,7 @@ def _predict(denoiser, latents: Float[Tensor, "1 C N h w"], timestep: Tensor, co
             pose_maps={},
             pose_features=torch.cat([conditions.pose_features[:, :, w] for w in batch]),
             image_embedding=conditions.image_embedding.expand(len(batch), -1, -1),
-            reference_latents=conditions.reference_latents.expand(len(batch), -1, -1, -1),
+            reference_latents=None if references is None else torch.cat([references[:, :, w] for w in batch]),
         )
         parts += list(_guided(denoiser, noisy, timestep.expand(len(batch)), told, settings.guidance_scale))
     return blend(parts, where, latents.shape[2])[None]

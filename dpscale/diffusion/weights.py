@@ -22,6 +22,7 @@ from dpscale.diffusion.autoencoder import KLAutoencoder, PatchAutoencoder
 from dpscale.diffusion.conditions import POSE_CHANNELS
 from dpscale.diffusion.denoiser import PoseDenoiser, silence_temporal_layers, widen_input
 from dpscale.diffusion.pose_encoder import PoseEncoder
+from dpscale.diffusion.reference import ReferencePictures
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -46,6 +47,14 @@ class PoseVideoModel:
         pixels = F.interpolate((frames + 1) / 2, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
         mean, std = (torch.tensor(v)[:, None, None].to(pixels) for v in (_CLIP_MEAN, _CLIP_STD))
         return self.image_encoder((pixels - mean) / std).image_embeds
+
+    @torch.no_grad()
+    def encode_references(self, pictures: ReferencePictures) -> Float[Tensor, "1 R N h w"]:
+        """Reference latents of N frames as the denoiser takes them: channels of the warped frames, then of the background."""
+        device = next(self.autoencoder.parameters()).device
+        warped = self.autoencoder.encode(to_unit(pictures.warped).to(device))
+        background = self.autoencoder.encode(to_unit(pictures.background[None]).to(device))
+        return torch.cat([warped, background.expand_as(warped)], 1).transpose(0, 1)[None]
 
     def modules(self) -> dict[str, nn.Module]:
         """Parts by name of their folder."""
@@ -97,7 +106,7 @@ def load_folder(weights: str, settings: DiffusionConfig) -> PoseVideoModel:
         pose_encoder = PoseEncoder({kind: POSE_CHANNELS[kind] for kind in settings.pose_kinds}, latent_size=unet.config.sample_size or 64)
         widen_input(unet, pose_encoder.config.out_channels)
     try:
-        denoiser = PoseDenoiser(unet, pose_encoder)
+        denoiser = PoseDenoiser(unet, pose_encoder, schedule)
     except ValueError as error:
         raise InputError(f"diffusion.weights = {weights}: {error}") from error
     return PoseVideoModel(denoiser.float().eval(), autoencoder.float().eval(), image_encoder.float().eval(), schedule)
@@ -124,18 +133,20 @@ def _has_part(weights: str, subfolder: str) -> bool:
 
 
 def tiny_model(seed: int, size: int = 128, widths: tuple[int, ...] = (64, 96, 128), pose_channels: int = 16, embedding: int = 128) -> PoseVideoModel:
-    """An untrained model of the `tiny` family for `size` px pictures, from a seed."""
+    """An untrained model of the `tiny` family for `size` px pictures, from a seed: it shows the warped references as they are."""
     torch.manual_seed(seed)
-    autoencoder = PatchAutoencoder()
+    autoencoder = PatchAutoencoder(latent_channels=24)
     latent = size // autoencoder.downscale
     pose_encoder = PoseEncoder(dict(POSE_CHANNELS), pose_channels, 32, latent, use_reference=True)
     unet = UNet3DConditionModel(
-        sample_size=latent, in_channels=2 * autoencoder.latent_channels + pose_channels, out_channels=autoencoder.latent_channels,
+        sample_size=latent, in_channels=3 * autoencoder.latent_channels + pose_channels, out_channels=autoencoder.latent_channels,
         down_block_types=("CrossAttnDownBlock3D",) * (len(widths) - 1) + ("DownBlock3D",),
         up_block_types=("UpBlock3D",) + ("CrossAttnUpBlock3D",) * (len(widths) - 1),
         block_out_channels=widths, layers_per_block=1, norm_num_groups=8, cross_attention_dim=embedding, attention_head_dim=8,
     )  # fmt: skip
     silence_temporal_layers(unet)
+    nn.init.zeros_(unet.conv_out.weight)
+    nn.init.zeros_(unet.conv_out.bias)
     image_encoder = CLIPVisionModelWithProjection(
         CLIPVisionConfig(
             hidden_size=96,
@@ -151,7 +162,7 @@ def tiny_model(seed: int, size: int = 128, widths: tuple[int, ...] = (64, 96, 12
         beta_start=0.00085, beta_end=0.0120, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=True,
         prediction_type="sample", timestep_spacing="trailing", rescale_betas_zero_snr=True,
     )  # fmt: skip
-    return PoseVideoModel(PoseDenoiser(unet, pose_encoder).eval(), autoencoder.eval(), image_encoder.eval(), schedule)
+    return PoseVideoModel(PoseDenoiser(unet, pose_encoder, schedule).eval(), autoencoder.eval(), image_encoder.eval(), schedule)
 
 
 def save_delta(path: Path, module: nn.Module, names: list[str]) -> None:

@@ -19,13 +19,15 @@ from dpscale.data.types import Clip, InputError
 from dpscale.evaluate import video_files
 from dpscale.evaluate.frame_metrics import KeypointDetector
 from dpscale.evaluate.record import read_record, record_of
-from dpscale.evaluate.study import Case, case_of, mean_frame, nearest_pose, study
+from dpscale.evaluate.study import Case, case_of, mean_frame, nearest_pose, study, warped
 
-VERSION = 1
+VERSION = 2
 """Raise it when a metric or a file changes its meaning: finished videos are then evaluated again."""
 
 MADE = ("wo_opt", "ivr_opt", "field")
 """Arrays in a joint result: V_p of the first pass, the final V_p, and V_s."""
+
+_SHEET_ROWS = ("pose", "truth", "nearest_pose", "warped", "wo_opt", "ivr_opt")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def evaluate_video(config: Config, layout: RunLayout, video: VideoConfig, detect
     driving = None if _is_self(config, video) else read_clip(layout.shard(video.performer, video.drive))
     case = case_of(main, driving)
     made = _made(layout, video)
-    baselines = {"nearest_pose": nearest_pose(case), "mean_frame": mean_frame(case)}
+    baselines = {"warped": warped(case), "nearest_pose": nearest_pose(case), "mean_frame": mean_frame(case)}
     scores = study(case, {"ivr_opt": made["ivr_opt"], "wo_opt": made["wo_opt"], **baselines}, config.evaluate.body_dilation_px, detect)
     _write_files(layout.videos(video), fingerprint, main, case, made | baselines)
     record = record_of(video, main.num_train, case, scores, fingerprint)
@@ -90,10 +92,10 @@ def _fingerprint(config: Config, layout: RunLayout, video: VideoConfig, with_key
 def _write_files(folder: Path, fingerprint: str, main: Clip, case: Case, made: dict[str, UInt8[np.ndarray, "N H W 3"]]) -> None:
     assert main.frames is not None
     reference = main.frames[:1]
-    videos = {"pose": video_files.pose_pictures(case.pose), "nearest_pose": made["nearest_pose"], **{name: made[name] for name in MADE}}
+    videos = {"pose": video_files.pose_pictures(case.pose)} | {name: made[name] for name in ("nearest_pose", "warped", *MADE)}
     if case.truth is not None:
         videos["truth"] = case.truth
-    rows = {"reference": reference} | {name: videos[name] for name in ("pose", "truth", "nearest_pose", "wo_opt", "ivr_opt") if name in videos}
+    rows = {"reference": reference} | {name: videos[name] for name in _SHEET_ROWS if name in videos}
 
     def write(into: Path) -> None:
         video_files.write_png(into / "reference.png", reference[0])

@@ -43,6 +43,7 @@ METRICS = (
 METHODS = {
     "ivr_opt": "IVR Opt. (the result)",
     "wo_opt": "w/o Opt. (first pass)",
+    "warped": "Training frames warped to the pose",
     "nearest_pose": "Training frame with the nearest pose",
     "mean_frame": "Mean of the training frames",
 }

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from dpscale.data.types import Clip, InputError, Pose
+from dpscale.data.types import Clip, InputError, Pose, keypoint_distance
+from dpscale.diffusion.reference import KnownFrames, known_frames, reference_pictures
 from dpscale.evaluate import frame_metrics
 from dpscale.evaluate.frame_metrics import KeypointDetector
 
@@ -20,8 +21,8 @@ class Case:
     """Of the driving sequence, N frames."""
     truth: UInt8[np.ndarray, "N H W 3"] | None
     """The held-out frames, where the drive is the performer's own video."""
-    train_frames: UInt8[np.ndarray, "T H W 3"]
-    train_keypoints: Float[np.ndarray, "T 18 3"]
+    known: KnownFrames
+    """The training frames."""
     fps: float
 
 
@@ -40,12 +41,12 @@ def case_of(main: Clip, driving: Clip | None) -> Case:
     Raises InputError if `main` has no frames, or none held out where they are needed."""
     if main.frames is None:
         raise InputError(f"clip main of {main.performer} holds no frames; run preprocess again")
-    train = main.frames[: main.num_train], main.pose.keypoints[: main.num_train]
+    train = known_frames(main)
     if driving is not None:
-        return Case(driving.pose, None, *train, driving.fps)
+        return Case(driving.pose, None, train, driving.fps)
     if main.num_train >= len(main):
         raise InputError(f"{main.performer} has no held-out frames ({len(main)} in all); lower preprocess.train_fraction")
-    return Case(main.pose.at(slice(main.num_train, None)), main.frames[main.num_train :], *train, main.fps)
+    return Case(main.pose.at(slice(main.num_train, None)), main.frames[main.num_train :], train, main.fps)
 
 
 def study(case: Case, made: dict[str, UInt8[np.ndarray, "N H W 3"]], body_dilation_px: int, detect: KeypointDetector | None) -> Study:
@@ -65,27 +66,23 @@ def study(case: Case, made: dict[str, UInt8[np.ndarray, "N H W 3"]], body_dilati
 
 def mean_frame(case: Case) -> UInt8[np.ndarray, "N H W 3"]:
     """Baseline: the mean training frame, standing still."""
-    mean = case.train_frames.mean(axis=0, dtype=np.float64)
+    mean = case.known.frames.mean(axis=0, dtype=np.float64)
     return np.repeat(np.rint(mean).astype(np.uint8)[None], len(case.pose), axis=0)
 
 
 def nearest_pose(case: Case) -> UInt8[np.ndarray, "N H W 3"]:
     """Baseline: for each driving frame the training frame with the nearest pose."""
-    return case.train_frames[nearest_pose_index(case.train_keypoints, case.pose.keypoints, case.pose.iuv.shape[1:3])]
+    return case.known.frames[nearest_pose_index(case.known.keypoints, case.pose.keypoints, case.pose.iuv.shape[1:3])]
+
+
+def warped(case: Case) -> UInt8[np.ndarray, "N H W 3"]:
+    """Baseline: training frames carried into each driving pose, as a denoiser with references is given them."""
+    return reference_pictures(case.known, case.pose.keypoints, case.pose.iuv).warped
 
 
 def nearest_pose_index(train: Float[np.ndarray, "T 18 3"], driving: Float[np.ndarray, "N 18 3"], size: tuple[int, int]) -> Int[np.ndarray, " N"]:
-    """Index of the training frame with the least mean distance of keypoints, weighted with both confidences.
-
-    Distances are in units of the picture's sides (`size`: height, width). Place and scale count as well as posture: the baseline
-    is a picture, and a person standing elsewhere is a wrong picture."""
-    sides = np.array([size[1], size[0]], np.float64)
-    index = np.empty(len(driving), int)
-    for n, frame in enumerate(driving):
-        distance = np.linalg.norm((train[..., :2] - frame[None, :, :2]) / sides, axis=-1)
-        weight = train[..., 2] * frame[None, :, 2] + 1e-6
-        index[n] = np.argmin((distance * weight).sum(axis=1) / weight.sum(axis=1))
-    return index
+    """Index of the training frame whose pose is nearest (data.types.keypoint_distance); the first of equals."""
+    return np.argmin(keypoint_distance(train, driving, size), axis=1)
 
 
 def _against_truth(frames: UInt8[np.ndarray, "N H W 3"], truth: UInt8[np.ndarray, "N H W 3"], pose: Pose, body_dilation_px: int) -> dict[str, float]:

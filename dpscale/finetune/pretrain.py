@@ -20,14 +20,13 @@ from dpscale.config.schema import Config, PretrainConfig
 from dpscale.data.seeds import derive
 from dpscale.diffusion.conditions import Conditions, iuv_maps, skeleton_maps
 from dpscale.diffusion.denoiser import without_temporal_layers
-from dpscale.diffusion.loss import diffusion_loss
+from dpscale.diffusion.loss import body_weights, diffusion_loss
 from dpscale.diffusion.weights import PoseVideoModel, to_unit
 from dpscale.finetune.checkpoint import TrainingState, load_state, save_state
 from dpscale.finetune.loop import TorchEngine, train
 from dpscale.finetune.training_set import RenderedSet
 
 BODY_WEIGHT = 3.0
-"""Extra weight of the loss on body cells: the body is a tenth of the picture and all of its movement."""
 IDENTITY_DROPOUT = 0.1
 WEIGHT_DECAY = 0.01
 CLIP_FRAMES = 8
@@ -42,6 +41,10 @@ class TrainingData:
     rendered: RenderedSet
     latents: Tensor
     """[P, F, C, h, w]."""
+    warped: Tensor
+    """[P, V, F, C, h, w]."""
+    background: Tensor
+    """[P, V, C, h, w]."""
 
 
 @torch.no_grad()
@@ -54,8 +57,11 @@ def fit_encoder(model: PoseVideoModel, rendered: RenderedSet) -> None:
 
 @torch.no_grad()
 def encode_set(model: PoseVideoModel, rendered: RenderedSet) -> TrainingData:
-    latents = torch.stack([model.autoencoder.encode(to_unit(clip)) for clip in rendered.frames])
-    return TrainingData(rendered, latents)
+    def encode(pictures: np.ndarray) -> Tensor:
+        parts = [model.autoencoder.encode(to_unit(part.reshape(-1, *part.shape[-3:]))).unflatten(0, part.shape[:-3]) for part in pictures]
+        return torch.stack(parts)
+
+    return TrainingData(rendered, encode(rendered.frames), encode(rendered.warped), encode(rendered.background))
 
 
 def photograph_crops(size: int, count: int, rng: np.random.Generator) -> Tensor:
@@ -131,11 +137,13 @@ def _video_loss(model: PoseVideoModel, data: TrainingData, settings: PretrainCon
 
 
 def _denoising_loss(model: PoseVideoModel, data: TrainingData, who: np.ndarray, when: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """`who` [B] performers, `when` [B, F] their frames."""
+    """`who` [B] performers, `when` [B, F] their frames; each clip with one of its poses."""
     size, resolution = data.rendered.frames.shape[-2], model.denoiser.pose_encoder.resolution
     reference = rng.integers(data.latents.shape[1], size=len(who))
-    keypoints = data.rendered.keypoints[who[:, None], when] + rng.normal(0, [0.6, 0.6, 0], (*when.shape, 18, 3))
-    iuv = torch.from_numpy(data.rendered.iuv[who[:, None], when])
+    pose = rng.integers(data.warped.shape[1], size=len(who))
+    clips = who[:, None], pose[:, None], when
+    keypoints = data.rendered.keypoints[clips] + rng.normal(0, [0.3, 0.3, 0], (*when.shape, 18, 3))
+    iuv = torch.from_numpy(data.rendered.iuv[clips])
     maps = {
         "keypoints": skeleton_maps(torch.from_numpy(keypoints).float().flatten(0, 1), size, resolution),
         "iuv": iuv_maps(iuv.flatten(0, 1), resolution),
@@ -143,10 +151,11 @@ def _denoising_loss(model: PoseVideoModel, data: TrainingData, who: np.ndarray, 
     maps = {kind: m.unflatten(0, when.shape) for kind, m in maps.items()}
     embedding = model.embed_images(to_unit(data.rendered.frames[who, reference]))[:, None]
     kept = torch.from_numpy(rng.uniform(size=(len(who), 1, 1)) >= IDENTITY_DROPOUT)
-    conditions = Conditions(maps, embedding * kept, data.latents[who, reference])
+    warped = data.warped[clips]
+    references = torch.cat([warped, data.background[who, pose][:, None].expand_as(warped)], 2).transpose(1, 2)
+    conditions = Conditions(maps, embedding * kept, references)
     latents = data.latents[who[:, None], when].transpose(1, 2)
-    body = maps["iuv"][:, :, :-2].sum(2).flatten(0, 1)[:, None]
-    weight = 1 + BODY_WEIGHT * F.adaptive_max_pool2d(body, latents.shape[-2:]).clamp(0, 1).unflatten(0, when.shape).transpose(1, 2)
+    weight = body_weights(iuv[..., 0] > 0, tuple(latents.shape[-2:]), BODY_WEIGHT)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     return diffusion_loss(model.denoiser, model.noise_schedule, latents, conditions, generator, weight)
 

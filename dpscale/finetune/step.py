@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from dpscale.config.schema import FinetuneConfig
 from dpscale.data.seeds import derive
 from dpscale.data.types import Clip, InputError
 from dpscale.diffusion.conditions import Conditions, pose_maps
-from dpscale.diffusion.loss import diffusion_loss
+from dpscale.diffusion.loss import body_weights, diffusion_loss
+from dpscale.diffusion.reference import KnownFrames, apart, known_frames, reference_pictures
 from dpscale.diffusion.weights import PoseVideoModel
 
 
@@ -54,6 +56,7 @@ class DenoiserStep:
     pose_kinds: tuple[str, ...]
     clip_frames: int
     condition_dropout: float
+    body_weight: float
     seed: int
     worker: Worker = ALONE
 
@@ -61,20 +64,39 @@ class DenoiserStep:
         generator = torch.Generator().manual_seed(derive(self.seed, "finetune", self.clip.performer, self.worker.sample(step)))
         frames = sample_frames(self.clip.num_train, self.clip_frames, generator)
         dropped = float(torch.rand((), generator=generator)) < self.condition_dropout
-        conditions = self._conditions(frames.numpy())
+        gap = int(torch.randint(max(1, self.clip.num_train // 4), (), generator=generator))
+        conditions = self._conditions(frames.numpy(), gap)
         latents = self._tensor(self.clip.latents[frames.numpy()]).transpose(0, 1)[None]
         if dropped:
             conditions = conditions.without_identity()
-        return diffusion_loss(self.model.denoiser, self.model.noise_schedule, latents, conditions, generator)
+        return diffusion_loss(
+            self.model.denoiser, self.model.noise_schedule, latents, conditions, generator, self._weight(frames.numpy(), latents.shape[-2:])
+        )
 
-    def _conditions(self, frames: Int[np.ndarray, " F"]) -> Conditions:
-        """Who: embedding and latent of I_ref, frame 0. What: the pose in `frames`."""
-        maps = pose_maps(self.clip.pose.at(frames), self.pose_kinds, self.model.denoiser.pose_encoder.resolution)
+    @cached_property
+    def _known(self) -> KnownFrames:
+        """The training frames; like those held out, a frame is made from others, so that training asks what use will ask."""
+        return known_frames(self.clip)
+
+    def _conditions(self, frames: Int[np.ndarray, " F"], gap: int) -> Conditions:
+        """Who: embedding of I_ref, frame 0, and looks from training frames more than `gap` away. What: the pose in `frames`."""
+        pose = self.clip.pose.at(frames)
+        maps = pose_maps(pose, self.pose_kinds, self.model.denoiser.pose_encoder.resolution)
+        references = None
+        if self.model.denoiser.use_reference:
+            usable = apart(self.clip.num_train, gap)[frames]
+            references = self.model.encode_references(reference_pictures(self._known, pose.keypoints, pose.iuv, usable))
         return Conditions(
             pose_maps={kind: m[None].to(self.worker.device) for kind, m in maps.items()},
             image_embedding=self._tensor(self.clip.image_embedding)[None, None],
-            reference_latents=self._tensor(self.clip.latents[:1]),
+            reference_latents=references,
         )
+
+    def _weight(self, frames: Int[np.ndarray, " F"], size: tuple[int, int]) -> Float[Tensor, "1 1 F h w"] | None:
+        if self.body_weight == 0:
+            return None
+        body = torch.from_numpy(self.clip.pose.iuv[frames, ..., 0] > 0)
+        return body_weights(body[None], size, self.body_weight).to(self.worker.device)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(array, np.float32)).to(self.worker.device)

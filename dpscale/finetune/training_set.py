@@ -1,4 +1,7 @@
-"""Rendered performers for base training: drawn once, kept as .npz, picked up again by the next sitting."""
+"""Rendered performers for base training: drawn once, kept as .npz, picked up again by the next sitting.
+
+Each clip is kept with two poses: the renderer's exact one, and the one that a body fit finds from noisy landmarks, which is too
+thin for clothes and a little off, as that of a filmed performer is."""
 
 from __future__ import annotations
 
@@ -8,21 +11,37 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
+from scipy.ndimage import gaussian_filter1d
 
-from dpscale.body.rendered import HELD_OUT_SEED, TRAINING_MOTIONS, render_performer
+from dpscale.body.fit import LANDMARK_OF_KEYPOINT, fit_body
+from dpscale.body.parametric import load_body
+from dpscale.body.rendered import HELD_OUT_SEED, TRAINING_MOTIONS, RenderedClip, render_performer
+from dpscale.body.surface_maps import iuv_map, rasterise_body
 from dpscale.config.schema import PretrainConfig
 from dpscale.data.checkpoint import write_atomically
+from dpscale.diffusion.reference import KnownFrames, ReferencePictures, apart, reference_pictures
+
+POSES = ("exact", "fitted")
+"""The two poses of each clip, in the order of axis V."""
+
+_LANDMARK_NOISE_PX, _WORLD_NOISE_M = 1.0, 0.03
+"""Of 128 px: BlazePose's error on rendered performers (1.6 to 6 px of 256)."""
+_FIT_STEPS = 120
 
 
 @dataclass(frozen=True)
 class RenderedSet:
-    """F frames of each of P performers."""
+    """F frames of each of P performers, with V = 2 poses."""
 
     seeds: tuple[int, ...]
     frames: UInt8[np.ndarray, "P F H W 3"]
-    keypoints: Float[np.ndarray, "P F 18 3"]
-    iuv: UInt8[np.ndarray, "P F H W 3"]
+    keypoints: Float[np.ndarray, "P V F 18 3"]
+    iuv: UInt8[np.ndarray, "P V F H W 3"]
+    warped: UInt8[np.ndarray, "P V F H W 3"]
+    """Other frames of the clip carried into each frame's pose (ReferencePictures)."""
+    background: UInt8[np.ndarray, "P V H W 3"]
 
 
 def training_seeds(settings: PretrainConfig) -> tuple[list[int], list[int]]:
@@ -44,7 +63,8 @@ def render_training_set(seeds: list[int], settings: PretrainConfig, size: int, f
             job.result()
             log(done, len(missing))
     clips = [np.load(_path(folder, seed)) for seed in seeds]
-    return RenderedSet(tuple(seeds), *(np.stack([clip[key] for clip in clips]) for key in ("frames", "keypoints", "iuv")))
+    names = ("frames", "keypoints", "iuv", "warped", "background")
+    return RenderedSet(tuple(seeds), *(np.stack([clip[name] for clip in clips]) for name in names))
 
 
 def _path(folder: Path, seed: int) -> Path:
@@ -52,8 +72,52 @@ def _path(folder: Path, seed: int) -> Path:
 
 
 def _render_one(seed: int, settings: PretrainConfig, size: int, folder: Path) -> None:
+    torch.set_num_threads(1)
     rng = np.random.default_rng([seed, 2])
     motion = str(rng.choice(TRAINING_MOTIONS))
     clip = render_performer(seed, motion, settings.num_frames, settings.fps, size, start_s=float(rng.uniform(0, 2)), with_flow=False)
-    arrays = {"frames": clip.frames, "keypoints": clip.pose.keypoints, "iuv": clip.pose.iuv}
+    poses = [(clip.pose.keypoints, clip.pose.iuv), _fitted(clip, size, rng)]
+    pictures = [_references(clip, keypoints, iuv, rng) for keypoints, iuv in poses]
+    arrays = {
+        "frames": clip.frames,
+        "keypoints": np.stack([keypoints for keypoints, _ in poses]),
+        "iuv": np.stack([iuv for _, iuv in poses]),
+        "warped": np.stack([p.warped for p in pictures]),
+        "background": np.stack([p.background for p in pictures]),
+    }
     write_atomically(_path(folder, seed), lambda path: np.savez_compressed(path, **arrays))
+
+
+def _fitted(clip: RenderedClip, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints and IUV as preprocessing finds them: landmarks with noise that drifts in time, and the bare body fitted to them."""
+    body, motion, num_frames = load_body(), clip.pose.motion, len(clip.frames)
+    posed = np.concatenate([body.skin(body.shaped(clip.pose.shape), r[None], t[None]) for r, t in zip(motion.rotations, motion.root, strict=True)])
+    points = {name: body.keypoint_regressor[body.keypoint_names.index(name)] @ posed for name in LANDMARK_OF_KEYPOINT}
+    world, landmarks = np.zeros((num_frames, 33, 3)), np.zeros((num_frames, 33, 3))
+    for name, index in LANDMARK_OF_KEYPOINT.items():
+        seen = points[name][:, :2] / points[name][:, 2:] * motion.focal_px + motion.center_px
+        landmarks[:, index] = np.concatenate([seen + _drift(rng, num_frames, 2, _LANDMARK_NOISE_PX * size / 128), np.ones((num_frames, 1))], 1)
+        world[:, index] = points[name] + _drift(rng, num_frames, 3, _WORLD_NOISE_M)
+    world -= world[:, [23, 24]].mean(1, keepdims=True)
+    shape, fitted = fit_body(landmarks, world, motion.focal_px * float(np.exp(rng.normal(0, 0.2))), motion.center_px, _FIT_STEPS, body)
+    shaped = body.shaped(shape)
+    vertices = (body.skin(shaped, r[None].astype(float), t[None].astype(float))[0] for r, t in zip(fitted.rotations, fitted.root, strict=True))
+    iuv = np.stack([iuv_map(body, rasterise_body(body, v, fitted.focal_px, fitted.center_px, size, size)) for v in vertices])
+    keypoints = clip.pose.keypoints.copy()
+    keypoints[..., :2] += _drift(rng, num_frames, 36, _LANDMARK_NOISE_PX * size / 128).reshape(-1, 18, 2)
+    return keypoints, iuv
+
+
+def _drift(rng: np.random.Generator, num_frames: int, channels: int, sigma: float) -> Float[np.ndarray, "N c"]:
+    """Noise of an estimator: half of it stays for the clip, half wanders."""
+    wander = gaussian_filter1d(rng.normal(size=(num_frames, channels)), 1.0, axis=0) * 1.7
+    return sigma * (rng.normal(size=channels) + wander) / np.sqrt(2)
+
+
+def _references(clip: RenderedClip, keypoints: np.ndarray, iuv: np.ndarray, rng: np.random.Generator) -> ReferencePictures:
+    """Each frame from others of its clip, more than a random gap away, and only from a random part of them: seldom from all around."""
+    num_frames = len(clip.frames)
+    few = np.sort(rng.choice(num_frames, int(rng.integers(2, num_frames + 1)), replace=False))
+    usable = apart(num_frames, int(rng.integers(1, max(2, num_frames // 3))))[:, few]
+    usable |= ~usable.any(1, keepdims=True) & (np.arange(num_frames)[:, None] != few)
+    return reference_pictures(KnownFrames(clip.frames[few], iuv[few], keypoints[few]), keypoints, iuv, usable)

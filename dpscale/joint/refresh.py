@@ -15,6 +15,7 @@ from dpscale.config.schema import Config, VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.seeds import derive
 from dpscale.diffusion.conditions import Conditions, pose_maps
+from dpscale.diffusion.reference import reference_pictures
 from dpscale.diffusion.refine import refine
 from dpscale.diffusion.weights import PoseVideoModel, load_delta, load_model, to_uint8, to_unit
 from dpscale.joint.state import RefreshRequest
@@ -50,14 +51,14 @@ class DiffusionRefresh:
     def _make_conditions(self) -> Conditions:
         video = self._video
         maps = pose_maps(video.pose, video.config.diffusion.pose_kinds, self._model.denoiser.pose_encoder.resolution)
+        references = None
+        if self._model.denoiser.use_reference:
+            references = self._model.encode_references(reference_pictures(video.known, video.pose.keypoints, video.pose.iuv))
         return Conditions(
             pose_maps={kind: m[None].to(self._device) for kind, m in maps.items()},
-            image_embedding=self._tensor(video.image_embedding)[None, None],
-            reference_latents=self._tensor(video.reference_latents)[None],
+            image_embedding=torch.from_numpy(np.asarray(video.image_embedding, np.float32)).to(self._device)[None, None],
+            reference_latents=references,
         )
-
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.asarray(array, np.float32)).to(self._device)
 
 
 class PerformerWeights:

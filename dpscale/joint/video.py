@@ -14,6 +14,7 @@ from dpscale.data.checkpoint import marker_of
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import is_complete, read_clip
 from dpscale.data.types import InputError, Pose
+from dpscale.diffusion.reference import KnownFrames, known_frames
 
 FINETUNED = ("denoiser.safetensors", "decoder.safetensors")
 """What a finetuned performer's folder holds besides its marker."""
@@ -30,7 +31,8 @@ class VideoTask:
     reference: UInt8[np.ndarray, "H W 3"]
     """I_ref: frame 0 of the performer's own clip."""
     image_embedding: Float[np.ndarray, " D"]
-    reference_latents: Float[np.ndarray, "C h w"]
+    known: KnownFrames
+    """The performer's training frames, whose looks a denoiser with references is given."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -46,14 +48,14 @@ def load_task(config: Config, layout: RunLayout, video: VideoConfig) -> VideoTas
     """Reads what a video needs from its shards. Raises InputError where something is missing or does not fit."""
     check_inputs(config, layout, video)
     main = read_clip(layout.shard(video.performer, "main"))
-    if main.frames is None or main.latents is None or main.image_embedding is None:
-        raise InputError(f"{layout.shard(video.performer, 'main')} has no frames or latents: preprocess the performer's own video as clip 'main'")
+    if main.frames is None or main.image_embedding is None:
+        raise InputError(f"{layout.shard(video.performer, 'main')} has no frames or image embedding: preprocess the video of {video.performer!r}")
     pose = main.pose.at(slice(main.num_train, None)) if _drives_itself(config, video) else read_clip(layout.shard(video.performer, video.drive)).pose
     if pose.iuv.shape[1:3] != main.frames.shape[1:3]:
         raise InputError(
             f"drive {video.drive!r} has {pose.iuv.shape[1:3]} px, performer {video.performer!r} {main.frames.shape[1:3]}: preprocess both at one size"
         )
-    return VideoTask(layout.video_name(video), config, pose, main.frames[0], main.image_embedding, main.latents[0])
+    return VideoTask(layout.video_name(video), config, pose, main.frames[0], main.image_embedding, known_frames(main))
 
 
 def check_inputs(config: Config, layout: RunLayout, video: VideoConfig) -> None:

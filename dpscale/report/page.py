@@ -28,6 +28,7 @@ PLAYERS = {
     "ivr_opt": "Result",
     "field": "Field V_s",
     "nearest_pose": "Nearest pose",
+    "warped": "Warped frames",
 }
 """Files of a video and their captions, in the order on the page."""
 

@@ -97,7 +97,7 @@ def test_bad_performers_are_named_and_the_good_one_finishes(uninterrupted: Path)
     assert "empty.mp4" in summary["failed"]["empty"]
     assert "missing.mp4" in summary["failed"]["silent"]
     methods = summary["performers"]["dancer"]["methods"]
-    assert set(methods) == {"wo_opt", "ivr_opt", "mean_frame", "nearest_pose"}
+    assert set(methods) == {"wo_opt", "ivr_opt", "mean_frame", "nearest_pose", "warped"}
     assert {"psnr", "psnr_body", "ssim", "l1", "mae", "warp_error", "keypoint_error_px"} <= set(methods["ivr_opt"])
     assert {"preprocess", "finetune", "optimize", "evaluate"} <= set(summary["stages_s"])
     frames = _frames(uninterrupted)
@@ -119,5 +119,32 @@ def test_kill_9_of_the_driver_and_the_same_command_give_the_same_bits(config: Pa
     assert _start(config, out).wait(timeout=600) == 1
     resumed, whole = _frames(out), _frames(uninterrupted)
     assert set(resumed) == set(whole)
+    for name in whole:
+        assert np.array_equal(resumed[name], whole[name]), name
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system of its own, of 64 MiB: less than finetuning's checkpoint needs."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount a file system: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.timeout(900)
+def test_a_full_disk_is_named_and_the_same_command_goes_on_once_there_is_room(config: Path, uninterrupted: Path, small_disk: Path):
+    out = small_disk / "batch"
+    assert _start(config, out).wait(timeout=600) == 1
+    failed = json.loads((out / "summary.json").read_text())["failed"]
+    assert "No space left" in failed["dancer"] or "os error 28" in failed["dancer"]
+    assert not list(out.rglob(".tmp-*")), "what did not fit leaves nothing behind"
+    subprocess.run(["mount", "-o", "remount,size=2g", str(small_disk)], check=True)
+    assert _start(config, out).wait(timeout=600) == 1
+    assert set(json.loads((out / "summary.json").read_text())["failed"]) == {"empty", "silent"}
+    resumed, whole = _frames(out), _frames(uninterrupted)
     for name in whole:
         assert np.array_equal(resumed[name], whole[name]), name

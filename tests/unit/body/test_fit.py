@@ -23,18 +23,18 @@ def walker():
     world = load_motion("walk", body, body.shaped(shape), 15.0, 12)
     to_camera = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
     rotations, root = to_camera @ world.rotations, world.root @ to_camera.T + [0, 1.0, 3.5]
-    names = list(fit._LANDMARK_OF_KEYPOINT)
+    names = list(fit.LANDMARK_OF_KEYPOINT)
     regressor = body.keypoint_regressor[[body.keypoint_names.index(name) for name in names]]
     points = regressor @ body.skin(body.shaped(shape), rotations, root)
     landmarks, space = np.zeros((12, 33, 3)), np.zeros((12, 33, 3))
-    index = list(fit._LANDMARK_OF_KEYPOINT.values())
+    index = list(fit.LANDMARK_OF_KEYPOINT.values())
     landmarks[:, index, :2], landmarks[:, index, 2] = project(points, FOCAL, CENTER)[0], 1.0
     space[:, index] = points - points[:, [names.index("left_hip"), names.index("right_hip")]].mean(1, keepdims=True)
     return shape, rotations, root, points, landmarks, space
 
 
 def keypoints_of(shape, motion, body):
-    names = [body.keypoint_names.index(name) for name in fit._LANDMARK_OF_KEYPOINT]
+    names = [body.keypoint_names.index(name) for name in fit.LANDMARK_OF_KEYPOINT]
     return body.keypoint_regressor[names] @ body.skin(body.shaped(shape), motion.rotations, motion.root)
 
 
@@ -61,7 +61,7 @@ def test_forward_kinematics_equals_the_bodys_own(walker):
     scales = fit._scales(skeleton, log_scales)
     rotations, joints = skeleton.pose(torch.eye(3).expand(2, 3, 3), angles, root, scales)
     every = rotations.numpy()[:, fit._nearest_moving(body, skeleton.bones)].astype(float)
-    names = [body.keypoint_names.index(name) for name in fit._LANDMARK_OF_KEYPOINT]
+    names = [body.keypoint_names.index(name) for name in fit.LANDMARK_OF_KEYPOINT]
     slow = body.keypoint_regressor[names] @ body.skin(body.shaped(shape), every, root.numpy().astype(float))
     np.testing.assert_allclose(skeleton.keypoints(rotations, joints, scales).numpy(), slow, atol=1e-4)  # float32 sums
 

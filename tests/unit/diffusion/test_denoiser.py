@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
-from diffusers import UNet3DConditionModel
+from diffusers import DDIMScheduler, UNet3DConditionModel
 
 from dpscale.diffusion.conditions import POSE_CHANNELS
 from dpscale.diffusion.denoiser import PoseDenoiser, widen_input, without_temporal_layers
 from dpscale.diffusion.pose_encoder import PoseEncoder
-from tests.unit.diffusion.models import LATENT, random_conditions, small_model
+from dpscale.diffusion.weights import tiny_model
+from tests.unit.diffusion.models import CHANNELS, LATENT, random_conditions, small_model
 
 
 def _published_unet():
@@ -40,13 +43,12 @@ def test_pose_features_have_the_latents_size_and_every_kind_counts():
 
 def test_a_unet_of_the_wrong_width_is_refused():
     with pytest.raises(ValueError, match=r"4 input channels.*12"):
-        PoseDenoiser(_published_unet(), PoseEncoder({"iuv": 26}, 8, 16, 8))
+        PoseDenoiser(_published_unet(), PoseEncoder({"iuv": 26}, 8, 16, 8), DDIMScheduler())
 
 
 def test_output_depends_on_pose_identity_and_reference():
     model, conditions = small_model().denoiser, random_conditions(1, 2)
-    torch.nn.init.normal_(model.unet.conv_out.weight)
-    noisy, t = torch.randn(1, 16, 2, LATENT, LATENT), torch.tensor([300])
+    noisy, t = torch.randn(1, CHANNELS, 2, LATENT, LATENT), torch.tensor([300])
     with torch.no_grad():
         outputs = [model(noisy, t, c) for c in (conditions, random_conditions(1, 2, seed=5), conditions.without_identity())]
     assert outputs[0].shape == noisy.shape
@@ -54,9 +56,28 @@ def test_output_depends_on_pose_identity_and_reference():
     assert not torch.allclose(outputs[0], outputs[2])
 
 
+def test_where_the_latent_is_pure_noise_only_references_are_heard():
+    model, conditions = small_model().denoiser, random_conditions(1, 2)
+    noisy = torch.randn(2, 1, CHANNELS, 2, LATENT, LATENT)
+    with torch.no_grad():
+        blind = [model(z, torch.tensor([999]), conditions) for z in noisy]
+        hearing = [model(z, torch.tensor([300]), conditions) for z in noisy]
+    torch.testing.assert_close(blind[0], blind[1], atol=1e-5, rtol=0)  # zero terminal signal-to-noise ratio
+    assert not torch.allclose(hearing[0], hearing[1], atol=1e-3)
+
+
+def test_an_untrained_tiny_shows_the_warped_references():
+    model, conditions = tiny_model(0, 32, (16, 16), pose_channels=8, embedding=16).denoiser, random_conditions(1, 2)
+    with torch.no_grad():
+        made = model(torch.randn(1, CHANNELS, 2, LATENT, LATENT), torch.tensor([500]), conditions)
+    assert torch.equal(made, conditions.reference_latents[:, :CHANNELS])
+    with pytest.raises(ValueError, match="reference latents"):
+        model(made, torch.tensor([500]), replace(conditions, reference_latents=None))
+
+
 def test_silent_temporal_layers_may_be_skipped():
     model, conditions = small_model().denoiser, random_conditions(2, 1)
-    noisy, t = torch.randn(2, 16, 1, LATENT, LATENT), torch.tensor([300, 20])
+    noisy, t = torch.randn(2, CHANNELS, 1, LATENT, LATENT), torch.tensor([300, 20])
     with torch.no_grad():
         whole = model(noisy, t, conditions)
         with without_temporal_layers(model.unet):

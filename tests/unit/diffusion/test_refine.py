@@ -4,7 +4,7 @@ import torch
 from dpscale.config.schema import DiffusionConfig
 from dpscale.diffusion.denoiser import PoseDenoiser
 from dpscale.diffusion.refine import refine
-from tests.unit.diffusion.models import LATENT, random_conditions, small_model
+from tests.unit.diffusion.models import CHANNELS, LATENT, random_conditions, small_model
 
 SETTINGS = DiffusionConfig(preset="tiny", sampling_steps=5, guidance_scale=1.0, window=4, stride=2, window_batch=2)
 
@@ -36,14 +36,14 @@ def schedule():
 
 
 def test_it_arrives_where_the_denoiser_points(schedule):
-    oracle = _Oracle(torch.randn(7, 16, LATENT, LATENT))
+    oracle = _Oracle(torch.randn(7, CHANNELS, LATENT, LATENT))
     made = refine(oracle, schedule, random_conditions(1, 7), None, 1.0, SETTINGS, seed=3)
     assert torch.allclose(made, oracle.truth.mean(0).expand(7, -1, -1, -1), atol=1e-4)
     assert oracle.windows == 5 * 3
 
 
 def test_strength_decides_the_number_of_steps_and_how_much_guidance_remains(schedule):
-    guidance = torch.randn(7, 16, LATENT, LATENT)
+    guidance = torch.randn(7, CHANNELS, LATENT, LATENT)
     weak, strong = _Oracle(guidance), _Oracle(guidance)
     refine(weak, schedule, random_conditions(1, 7), guidance, 1 / 3, SETTINGS, seed=3)
     refine(strong, schedule, random_conditions(1, 7), guidance, 1.0, SETTINGS, seed=3)
@@ -56,7 +56,7 @@ def test_a_seed_decides_the_result(schedule):
     model, conditions = small_model().denoiser, random_conditions(1, 5)
     torch.nn.init.normal_(model.unet.conv_out.weight, std=0.1)
     first, again, other = (refine(model, schedule, conditions, None, 1.0, SETTINGS, seed=s) for s in (1, 1, 2))
-    assert first.shape == (5, 16, LATENT, LATENT)
+    assert first.shape == (5, CHANNELS, LATENT, LATENT)
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
 

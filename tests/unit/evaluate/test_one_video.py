@@ -44,11 +44,11 @@ def test_self_driving_gets_every_method_metric_and_file(run):
     done = evaluate_video(config, layout, SELF, lambda frames: np.zeros((len(frames), 18, 3)))
     assert not done.skipped
     assert json.loads(layout.metrics(SELF).read_text()) == done.record
-    assert set(done.record["methods"]) == {"ivr_opt", "wo_opt", "nearest_pose", "mean_frame"}
+    assert set(done.record["methods"]) == {"ivr_opt", "wo_opt", "warped", "nearest_pose", "mean_frame"}
     assert {"psnr", "psnr_body", "ssim", "l1", "mae", "warp_error", "keypoint_error_px"} <= set(done.record["methods"]["wo_opt"])
     assert done.record["floor"]["warp_error"] == pytest.approx(0)
     assert [path.name for path in artifacts(layout.videos(SELF))] == [
-        "contact_sheet.png", "field.mp4", "ivr_opt.mp4", "nearest_pose.mp4", "pose.mp4", "reference.png", "truth.mp4", "wo_opt.mp4",
+        "contact_sheet.png", "field.mp4", "ivr_opt.mp4", "nearest_pose.mp4", "pose.mp4", "reference.png", "truth.mp4", "warped.mp4", "wo_opt.mp4",
     ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ def test_self_driving_is_judged_by_the_held_out_tail():
     np.testing.assert_array_equal(case.truth, clip.frames[12:])
     np.testing.assert_array_equal(case.pose.flow, clip.pose.flow[12:])
     assert len(case.pose.motion.root) == 3
-    assert len(case.train_frames) == len(case.train_keypoints) == 12
+    assert len(case.known.frames) == len(case.known.keypoints) == 12
 
 
 def test_another_drive_has_no_truth():
@@ -39,7 +39,7 @@ def test_mean_frame_is_the_rounded_mean_of_the_training_frames():
     case = case_of(main_clip(), None)
     frames = mean_frame(case)
     assert frames.shape == case.truth.shape
-    slow = np.rint(np.mean([f.astype(float) for f in case.train_frames], axis=0))
+    slow = np.rint(np.mean([f.astype(float) for f in case.known.frames], axis=0))
     np.testing.assert_array_equal(frames[1], slow)
 
 
@@ -64,7 +64,7 @@ def test_nearest_pose_ignores_points_that_nobody_saw():
 
 def test_nearest_pose_of_the_case_are_training_frames():
     case = case_of(main_clip(15, 12), None)
-    np.testing.assert_array_equal(nearest_pose(case), case.train_frames[[11, 11, 11]])
+    np.testing.assert_array_equal(nearest_pose(case), case.known.frames[[11, 11, 11]])
 
 
 def detect_nothing(frames):

@@ -8,6 +8,7 @@ import numpy as np
 
 from dpscale.config.schema import Config, JointConfig, SchedulerConfig
 from dpscale.data.types import BodyMotion, BodyShape, Pose
+from dpscale.diffusion.reference import KnownFrames
 from dpscale.joint.state import JointState, RefreshRequest
 from dpscale.joint.video import VideoTask
 from tests.unit.field.small_field import SMALL
@@ -36,7 +37,8 @@ def small_pose(seed: int = 0) -> Pose:
 
 def small_video(config: Config | None = None, name: str = "someone--self") -> VideoTask:
     reference = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-    return VideoTask(name, config or small_config(), small_pose(), reference, np.zeros(4, np.float32), np.zeros((2, 1, 1), np.float32))
+    known = KnownFrames(reference[None], np.zeros((1, SIZE, SIZE, 3), np.uint8), np.zeros((1, 18, 3), np.float32))
+    return VideoTask(name, config or small_config(), small_pose(), reference, np.zeros(4, np.float32), known)
 
 
 def inverting_refresh(request: RefreshRequest) -> np.ndarray:

@@ -12,6 +12,7 @@ import torch
 from dpscale.config.schema import Config, DiffusionConfig
 from dpscale.data.seeds import derive
 from dpscale.data.types import InputError
+from dpscale.diffusion.reference import known_frames
 from dpscale.diffusion.weights import PoseVideoModel, save_delta, to_uint8, to_unit
 from dpscale.joint.refresh import DiffusionRefresh, PerformerWeights
 from dpscale.joint.state import RefreshRequest
@@ -29,7 +30,7 @@ def model() -> PoseVideoModel:
 @pytest.fixture(scope="module")
 def video(model: PoseVideoModel) -> VideoTask:
     clip = small_clip("someone", model, num_frames=5, num_train=3)
-    return VideoTask("someone--self", Config(diffusion=SETTINGS), clip.pose, clip.frames[0], clip.image_embedding, clip.latents[0])
+    return VideoTask("someone--self", Config(diffusion=SETTINGS), clip.pose, clip.frames[0], clip.image_embedding, known_frames(clip))
 
 
 def request(number: int, strength: float, seed: int = 0) -> RefreshRequest:

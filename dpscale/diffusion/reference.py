@@ -1,0 +1,122 @@
+"""The performer's own frames carried into a new pose along the body's surface: what `tiny` is told about looks (ours).
+
+Two pixels with equal (part, u, v) show the same point of the body (METHOD 5, the second estimator of the human flow), so known
+frames can be warped to any driving pose. The denoiser then only mends what the warp gets wrong, instead of remembering a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from scipy.ndimage import binary_dilation, distance_transform_edt
+from scipy.spatial import cKDTree
+
+from dpscale.data.types import Clip, keypoint_distance
+
+NUM_SOURCES = 3
+"""Known frames that one new frame is drawn from: those with the nearest poses."""
+
+_BAND = 1.5 / 128
+"""Width of the band around the body that moves along with it (hair, clothes, a body fitted too thin), over the picture's side."""
+_CLEAR = 5 / 128
+"""Distance from the body, over the picture's side, at which a pixel is taken for background."""
+_CHART = 25 / 128
+"""Side of a part's chart over the picture's side: how far apart u = 0 and u = 255 are on average."""
+
+
+@dataclass(frozen=True)
+class KnownFrames:
+    """K frames of a performer before a static camera, in whose pixels looks are found."""
+
+    frames: UInt8[np.ndarray, "K H W 3"]
+    iuv: UInt8[np.ndarray, "K H W 3"]
+    keypoints: Float[np.ndarray, "K 18 3"]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @cached_property
+    def background(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The picture without the body: the mean of the frames in which the body is away, else the nearest such pixel."""
+        grow = round(_CLEAR * max(self.frames.shape[1:3]))
+        free = ~binary_dilation(self.iuv[..., 0] > 0, np.ones((1, 2 * grow + 1, 2 * grow + 1), bool))
+        count = free.sum(0)
+        mean = (self.frames * free[..., None]).sum(0, dtype=float) / np.maximum(count, 1)[..., None]
+        if count.any():
+            rows, columns = distance_transform_edt(count == 0, return_distances=False, return_indices=True)
+            mean = mean[rows, columns]
+        return np.rint(mean).astype(np.uint8)
+
+
+def known_frames(clip: Clip) -> KnownFrames:
+    """The training part of a clip that has frames."""
+    assert clip.frames is not None
+    part = slice(clip.num_train)
+    return KnownFrames(clip.frames[part], clip.pose.iuv[part], clip.pose.keypoints[part])
+
+
+@dataclass(frozen=True)
+class ReferencePictures:
+    """What is known of N frames in a driving pose before any denoising."""
+
+    warped: UInt8[np.ndarray, "N H W 3"]
+    """The body, and a narrow band around it, carried along; `background` elsewhere."""
+    background: UInt8[np.ndarray, "H W 3"]
+
+
+def reference_pictures(
+    known: KnownFrames, keypoints: Float[np.ndarray, "N 18 3"], iuv: UInt8[np.ndarray, "N H W 3"], usable: Bool[np.ndarray, "N K"] | None = None
+) -> ReferencePictures:
+    """Known frames warped to a pose. `usable[n, k]`: whether frame n may take from known frame k (none: all may).
+
+    Raises ValueError where a frame has nothing to take from."""
+    usable = np.ones((len(iuv), len(known)), bool) if usable is None else usable
+    if not usable.any(1).all():
+        raise ValueError("a frame has no usable known frame")
+    distance = keypoint_distance(known.keypoints, keypoints, known.frames.shape[1:3])
+    warped = np.empty((len(iuv), *known.frames.shape[1:]), np.uint8)
+    for n, here in enumerate(iuv):
+        sources = np.flatnonzero(usable[n])
+        sources = sources[np.argsort(distance[n, sources], kind="stable")[:NUM_SOURCES]]
+        warped[n] = _warp(known, sources, distance[n, sources], here)
+    return ReferencePictures(warped, known.background)
+
+
+def apart(num_frames: int, gap: int) -> Bool[np.ndarray, "N N"]:
+    """Which frames of a clip may lend their looks to which in training, where no frame may see its own neighbourhood: those more
+    than `gap` away. A frame that has none takes from the farthest ones; an only frame from itself."""
+    away = np.abs(np.arange(num_frames)[:, None] - np.arange(num_frames))
+    return away > np.minimum(gap, away.max(1, keepdims=True) - 1)
+
+
+def _warp(
+    known: KnownFrames, sources: Int[np.ndarray, " S"], distance: Float[np.ndarray, " S"], iuv: UInt8[np.ndarray, "H W 3"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Each body pixel takes the colour of the source pixel nearest on the surface; a source with a farther pose must be that much nearer."""
+    body = iuv[..., 0] > 0
+    there = np.argwhere(known.iuv[sources, ..., 0] > 0)
+    if not body.any() or not len(there):
+        return known.background
+    surface = _surface_points(known.iuv[sources][tuple(there.T)])
+    tree = cKDTree(np.concatenate([surface, (distance - distance.min())[there[:, 0], None]], 1))
+    here = _surface_points(iuv[body])
+    _, nearest = tree.query(np.concatenate([here, np.zeros((len(here), 1))], 1))
+    height, width = body.shape
+    origin = np.zeros((height, width, 3), int)
+    origin[body] = there[nearest]
+    away, (rows, columns) = distance_transform_edt(~body, return_indices=True)
+    band = away <= _BAND * max(height, width)
+    y, x = np.nonzero(band)
+    anchor_y, anchor_x = rows[band], columns[band]
+    frame, from_y, from_x = origin[anchor_y, anchor_x].T
+    from_y, from_x = np.clip(from_y + y - anchor_y, 0, height - 1), np.clip(from_x + x - anchor_x, 0, width - 1)
+    picture = known.background.copy()
+    picture[band] = known.frames[sources[frame], from_y, from_x]
+    return picture
+
+
+def _surface_points(iuv: UInt8[np.ndarray, "P 3"]) -> Float[np.ndarray, "P 3"]:
+    """Places in which nearness is nearness on the surface, in parts of the picture's side: charts lie far apart."""
+    return np.concatenate([iuv[:, :1].astype(float) * 10, iuv[:, 1:] * (_CHART / 255)], 1)
