@@ -18,7 +18,7 @@ SIZE, EMBEDDING = 32, 16
 def small_model(seed: int = 0) -> PoseVideoModel:
     """An untrained model that is not silent, with sensible components: its latents have about unit variance."""
     model = tiny_model(seed, size=SIZE, widths=(16, 16), pose_channels=8, embedding=EMBEDDING)
-    torch.nn.init.normal_(model.denoiser.unet.conv_out.weight, std=0.05)
+    torch.nn.init.normal_(model.denoiser.unet.conv_out.weight, std=0.05, generator=torch.Generator().manual_seed(seed))
     model.autoencoder.fit_components(to_unit(np.random.default_rng(seed).integers(0, 256, (64, SIZE, SIZE, 3), dtype=np.uint8)))
     return model
 

@@ -187,9 +187,7 @@ class FinetuneConfig(Section):
     condition_dropout: float = Field(
         default=0.1, ge=0, lt=1, description="Probability of dropping the image embedding, for classifier-free guidance."
     )
-    body_weight: float = Field(
-        default=0.0, ge=0, le=100, description="Extra weight of Eq. 1 on cells that hold the body (ours); 0: the paper's loss."
-    )
+    body_weight: float = Field(default=0.0, ge=0, le=100, description="Extra weight of Eq. 1 on cells that hold the body (ours; paper: 0).")
     decoder: AutoencoderTrainConfig = AutoencoderTrainConfig()
     offload: Literal["none", "optimizer", "parameters", "nvme"] = Field(
         default="none", description="What DeepSpeed keeps in host memory (nvme: on disk)."

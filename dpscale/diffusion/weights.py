@@ -109,7 +109,15 @@ def load_folder(weights: str, settings: DiffusionConfig) -> PoseVideoModel:
         denoiser = PoseDenoiser(unet, pose_encoder, schedule)
     except ValueError as error:
         raise InputError(f"diffusion.weights = {weights}: {error}") from error
-    return PoseVideoModel(denoiser.float().eval(), autoencoder.float().eval(), image_encoder.float().eval(), schedule)
+    return PoseVideoModel(*(_own_memory(module.float().eval()) for module in (denoiser, autoencoder, image_encoder)), schedule)
+
+
+def _own_memory(module: nn.Module) -> nn.Module:
+    """Copies a module's tensors out of the mapped file. There they lie at any offset, and sums over unaligned memory differ in their
+    last bits; and the file could not be replaced while a process uses it."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()
+    return module
 
 
 def _part(kind: type, weights: str, subfolder: str):

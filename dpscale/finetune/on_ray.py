@@ -185,10 +185,6 @@ def _base(diffusion: DiffusionConfig, device: str) -> PoseVideoModel:
         model = load_model(diffusion)
         for module in (model.denoiser, model.autoencoder):
             module.to(device)
-            for tensor in module.parameters():
-                # Parameters mapped from a file lie at odd addresses, and sums in MKL depend on the address: every performer,
-                # the first and those that find restored weights, must get the same bits.
-                tensor.data = tensor.data.clone()
         _BASES[key] = model
     return _BASES[key]
 

@@ -23,6 +23,7 @@ def deepspeed_settings(finetune: FinetuneConfig, world_size: int, *, lr: float, 
         "train_batch_size": world_size,
         "steps_per_print": 2**31 - 1,
         "optimizer": {"type": "AdamW", "params": {"lr": lr, "torch_adam": not (offloads and cpu_adam), "weight_decay": finetune.weight_decay}},
+        "gradient_clipping": 0.0,  # DeepSpeed would clip to norm 1 unasked
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": _zero(finetune, world_size),
     }

@@ -14,6 +14,7 @@ from dpscale.data.types import InputError, Outcome
 from dpscale.preprocess.on_ray import preprocess
 from dpscale.preprocess.sources import write_h264
 from tests.small_performer import small_model
+from tests.unit.diffusion.models import CHANNELS
 
 SIZE = 32
 
@@ -78,7 +79,7 @@ def test_good_clips_are_whole_and_bad_ones_say_why(finished):
     layout = RunLayout.of(settings)
     anna, dance = read_clip(layout.shard("anna", "main")), read_clip(layout.shard("anna", "dance"))
     assert (len(anna), anna.num_train, anna.fps, anna.frames.shape[1:]) == (4, 3, 10.0, (SIZE, SIZE, 3))
-    assert anna.latents.shape == (4, 16, SIZE // 8, SIZE // 8)
+    assert anna.latents.shape == (4, CHANNELS, SIZE // 8, SIZE // 8)
     assert dance.frames is None
     assert dance.latents is None
     assert (len(dance), dance.num_train) == (3, 3)

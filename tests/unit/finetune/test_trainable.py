@@ -6,6 +6,7 @@ import torch
 from dpscale.finetune.loop import TorchEngine
 from dpscale.finetune.trainable import TrainablePart, install, trainable_denoiser, unfrozen
 from tests.small_performer import small_model
+from tests.unit.diffusion.models import CHANNELS
 
 TEMPORAL_CONVOLUTION = [f"conv{i}.{layer}.{kind}" for i in (1, 2, 3, 4) for layer in (0, 2 if i == 1 else 3) for kind in ("weight", "bias")]
 ATTENTION = ["to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight", "to_out.0.bias"]
@@ -43,7 +44,7 @@ def expected_temporal() -> set[str]:
 def test_temporal_trains_exactly_these_tensors():
     part = trainable_denoiser(small_model().denoiser, "temporal")
     assert set(part.parameters) == expected_temporal()
-    assert part.frozen_inputs == {"unet.conv_in.weight": 16}
+    assert part.frozen_inputs == {"unet.conv_in.weight": CHANNELS}
 
 
 def test_all_trains_the_whole_denoiser():
@@ -65,8 +66,8 @@ def test_only_widened_inputs_move_even_under_weight_decay():
         moved = {name for name, p in denoiser.named_parameters() if not torch.equal(p, before[name])}
         weight = denoiser.unet.conv_in.weight.detach()
         old = before["unet.conv_in.weight"]
-        assert torch.equal(weight[:, :16], old[:, :16])
-        assert bool((weight[:, 16:] != old[:, 16:]).all())
+        assert torch.equal(weight[:, :CHANNELS], old[:, :CHANNELS])
+        assert bool((weight[:, CHANNELS:] != old[:, CHANNELS:]).all())
     assert moved == set(part.parameters)
 
 
