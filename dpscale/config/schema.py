@@ -187,6 +187,7 @@ class FinetuneConfig(Section):
     condition_dropout: float = Field(
         default=0.1, ge=0, lt=1, description="Probability of dropping the image embedding, for classifier-free guidance."
     )
+    loss: Literal["l2", "l1"] = Field(default="l2", description="Norm of Eq. 1 (paper: l2).")
     body_weight: float = Field(default=0.0, ge=0, le=100, description="Extra weight of Eq. 1 on cells that hold the body (ours; paper: 0).")
     decoder: AutoencoderTrainConfig = AutoencoderTrainConfig()
     offload: Literal["none", "optimizer", "parameters", "nvme"] = Field(

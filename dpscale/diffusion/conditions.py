@@ -48,7 +48,7 @@ class Conditions:
     pose_maps: dict[str, Float[Tensor, "B F c H W"]]
     image_embedding: Float[Tensor, "B 1 D"]
     reference_latents: Float[Tensor, "B R F h w"] | None = None
-    """PoseVideoModel.encode_references, for a denoiser that uses it: R = 2 C channels, known frames warped and their background."""
+    """References.latents, for a denoiser that uses them: R = 2 C channels, known frames warped and their background."""
     pose_features: Float[Tensor, "B P F h w"] | None = None
 
     def without_identity(self) -> Conditions:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -21,10 +21,22 @@ from dpscale.data.types import InputError
 from dpscale.diffusion.autoencoder import KLAutoencoder, PatchAutoencoder
 from dpscale.diffusion.conditions import POSE_CHANNELS
 from dpscale.diffusion.denoiser import PoseDenoiser, silence_temporal_layers, widen_input
+from dpscale.diffusion.detail import decode_with_detail
 from dpscale.diffusion.pose_encoder import PoseEncoder
 from dpscale.diffusion.reference import ReferencePictures
 
+_FRAMES_AT_ONCE = 8
+"""Frames encoded or decoded together. Fixed, because sums may depend on it in their last bit."""
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class References:
+    """What is known of N frames, and its latents."""
+
+    pictures: ReferencePictures
+    latents: Float[Tensor, "1 R N h w"]
+    """As the denoiser takes them: channels of the warped frames, then of the background."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +61,28 @@ class PoseVideoModel:
         return self.image_encoder((pixels - mean) / std).image_embeds
 
     @torch.no_grad()
-    def encode_references(self, pictures: ReferencePictures) -> Float[Tensor, "1 R N h w"]:
-        """Reference latents of N frames as the denoiser takes them: channels of the warped frames, then of the background."""
+    def encode(self, frames: UInt8[np.ndarray, "N H W 3"]) -> Float[Tensor, "N C h w"]:
+        """E_enc, on the model's device."""
         device = next(self.autoencoder.parameters()).device
-        warped = self.autoencoder.encode(to_unit(pictures.warped).to(device))
-        background = self.autoencoder.encode(to_unit(pictures.background[None]).to(device))
-        return torch.cat([warped, background.expand_as(warped)], 1).transpose(0, 1)[None]
+        return torch.cat([self.autoencoder.encode(part.to(device)) for part in to_unit(frames).split(_FRAMES_AT_ONCE)])
+
+    def encode_references(self, pictures: ReferencePictures) -> References:
+        warped, background = self.encode(pictures.warped), self.encode(pictures.background[None])
+        return References(pictures, torch.cat([warped, background.expand_as(warped)], 1).transpose(0, 1)[None])
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "N C h w"], references: References | None = None) -> UInt8[np.ndarray, "N H W 3"]:
+        """E_dec; with references, the detail that they show is given back (diffusion.detail)."""
+        frames = torch.arange(len(latents)).split(_FRAMES_AT_ONCE)
+        return np.concatenate([to_uint8(self._decode(latents[f], references, f).cpu()) for f in frames])
+
+    def _decode(self, latents: Float[Tensor, "F C h w"], references: References | None, frames: Int[Tensor, " F"]) -> Float[Tensor, "F 3 H W"]:
+        if references is None:
+            return self.autoencoder.decode(latents)
+        warped = to_unit(references.pictures.warped[frames.numpy()]).to(latents)
+        background = to_unit(references.pictures.background[None]).to(latents).expand_as(warped)
+        known = references.latents[0][:, frames].transpose(0, 1)
+        return decode_with_detail(self.autoencoder, latents, torch.stack(known.chunk(2, 1)), torch.stack([warped, background]))
 
     def modules(self) -> dict[str, nn.Module]:
         """Parts by name of their folder."""

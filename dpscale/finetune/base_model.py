@@ -14,7 +14,7 @@ from dpscale.data.checkpoint import commit_folder
 from dpscale.diffusion.conditions import Conditions, iuv_maps, skeleton_maps
 from dpscale.diffusion.reference import ReferencePictures
 from dpscale.diffusion.refine import refine
-from dpscale.diffusion.weights import PoseVideoModel, tiny_model, to_uint8, to_unit
+from dpscale.diffusion.weights import PoseVideoModel, References, tiny_model
 from dpscale.finetune.checkpoint import TrainingState
 from dpscale.finetune.pretrain import Log, encode_set, fit_encoder, half_precision, train_phase
 from dpscale.finetune.training_set import POSES, RenderedSet, render_training_set, training_seeds
@@ -52,23 +52,24 @@ def held_out_scores(model: PoseVideoModel, held_out: RenderedSet, psnr: Psnr) ->
     rows = []
     for index in range(len(held_out.seeds)):
         truth, body = held_out.frames[index], held_out.iuv[index, 0, ..., 0] > 0
-        row = {"autoencoder_psnr": psnr(to_uint8(model.autoencoder.decode(model.autoencoder.encode(to_unit(truth)))), truth, None)}
+        row = {"autoencoder_psnr": psnr(model.decode(model.encode(truth)), truth, None)}
         for pose, name in enumerate(POSES):
-            sampled = refine(model.denoiser, model.noise_schedule, _conditions(model, held_out, index, pose), None, 1.0, settings, seed=index)
-            row[f"sampled_psnr_body_{name}"] = psnr(to_uint8(model.autoencoder.decode(sampled)), truth, body)
+            references = model.encode_references(ReferencePictures(held_out.warped[index, pose], held_out.background[index, pose]))
+            conditions = _conditions(model, held_out, index, pose, references)
+            sampled = refine(model.denoiser, model.noise_schedule, conditions, None, 1.0, settings, seed=index)
+            row[f"sampled_psnr_body_{name}"] = psnr(model.decode(sampled, references), truth, body)
             row[f"warped_psnr_body_{name}"] = psnr(held_out.warped[index, pose], truth, body)
         rows.append(row)
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def _conditions(model: PoseVideoModel, held_out: RenderedSet, index: int, pose: int) -> Conditions:
+def _conditions(model: PoseVideoModel, held_out: RenderedSet, index: int, pose: int, references: References) -> Conditions:
     resolution = model.denoiser.pose_encoder.resolution
     maps = {
         "keypoints": skeleton_maps(torch.from_numpy(held_out.keypoints[index, pose]).float(), held_out.frames.shape[-2], resolution)[None],
         "iuv": iuv_maps(torch.from_numpy(held_out.iuv[index, pose]), resolution)[None],
     }
-    references = model.encode_references(ReferencePictures(held_out.warped[index, pose], held_out.background[index, pose]))
-    return Conditions(maps, torch.from_numpy(model.embed_image(held_out.frames[index, 0]))[None, None], references)
+    return Conditions(maps, torch.from_numpy(model.embed_image(held_out.frames[index, 0]))[None, None], references.latents)
 
 
 def _card(config: Config, states: dict[str, TrainingState], seeds: list[int], held_out: list[int], scores: dict[str, float]) -> dict:

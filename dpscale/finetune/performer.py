@@ -91,8 +91,9 @@ def _phases(config: Config, clip: Clip, model: PoseVideoModel, worker: Worker) -
     finetune = config.finetune
     denoiser = trainable_denoiser(model.denoiser, finetune.trainable)
     denoiser_step = DenoiserStep(
-        model, clip, config.diffusion.pose_kinds, finetune.clip_frames, finetune.condition_dropout, finetune.body_weight, config.run.seed, worker
-    )
+        model, clip, config.diffusion.pose_kinds, finetune.clip_frames, finetune.condition_dropout, finetune.body_weight, finetune.loss,
+        config.run.seed, worker,
+    )  # fmt: skip
     decoder_step = DecoderStep(model, clip, finetune.decoder.batch_size, config.run.seed, worker)
     return [
         Phase("denoiser", denoiser, denoiser_step, num_steps(finetune, clip.num_train, worker.size), finetune.lr),

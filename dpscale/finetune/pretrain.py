@@ -157,7 +157,7 @@ def _denoising_loss(model: PoseVideoModel, data: TrainingData, who: np.ndarray, 
     latents = data.latents[who[:, None], when].transpose(1, 2)
     weight = body_weights(iuv[..., 0] > 0, tuple(latents.shape[-2:]), BODY_WEIGHT)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    return diffusion_loss(model.denoiser, model.noise_schedule, latents, conditions, generator, weight)
+    return diffusion_loss(model.denoiser, model.noise_schedule, latents, conditions, generator, weight, norm="l1")
 
 
 def _decoder_loss(model: PoseVideoModel, data: TrainingData, settings: PretrainConfig, rng: np.random.Generator) -> Tensor:

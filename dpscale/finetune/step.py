@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -57,6 +58,7 @@ class DenoiserStep:
     clip_frames: int
     condition_dropout: float
     body_weight: float
+    loss: Literal["l2", "l1"]
     seed: int
     worker: Worker = ALONE
 
@@ -69,9 +71,8 @@ class DenoiserStep:
         latents = self._tensor(self.clip.latents[frames.numpy()]).transpose(0, 1)[None]
         if dropped:
             conditions = conditions.without_identity()
-        return diffusion_loss(
-            self.model.denoiser, self.model.noise_schedule, latents, conditions, generator, self._weight(frames.numpy(), latents.shape[-2:])
-        )
+        weight = self._weight(frames.numpy(), latents.shape[-2:])
+        return diffusion_loss(self.model.denoiser, self.model.noise_schedule, latents, conditions, generator, weight, self.loss)
 
     @cached_property
     def _known(self) -> KnownFrames:
@@ -85,7 +86,7 @@ class DenoiserStep:
         references = None
         if self.model.denoiser.use_reference:
             usable = apart(self.clip.num_train, gap)[frames]
-            references = self.model.encode_references(reference_pictures(self._known, pose.keypoints, pose.iuv, usable))
+            references = self.model.encode_references(reference_pictures(self._known, pose.keypoints, pose.iuv, usable)).latents
         return Conditions(
             pose_maps={kind: m[None].to(self.worker.device) for kind, m in maps.items()},
             image_embedding=self._tensor(self.clip.image_embedding)[None, None],

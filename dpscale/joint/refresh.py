@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -17,12 +17,9 @@ from dpscale.data.seeds import derive
 from dpscale.diffusion.conditions import Conditions, pose_maps
 from dpscale.diffusion.reference import reference_pictures
 from dpscale.diffusion.refine import refine
-from dpscale.diffusion.weights import PoseVideoModel, load_delta, load_model, to_uint8, to_unit
+from dpscale.diffusion.weights import PoseVideoModel, References, load_delta, load_model
 from dpscale.joint.state import RefreshRequest
 from dpscale.joint.video import FINETUNED, VideoTask, load_task
-
-_FRAMES_AT_ONCE = 8
-"""Frames encoded or decoded together. Fixed, because sums may depend on it in their last bit."""
 
 
 class DiffusionRefresh:
@@ -31,6 +28,7 @@ class DiffusionRefresh:
     def __init__(self, model: PoseVideoModel, video: VideoTask) -> None:
         self._model, self._video = model, video
         self._device = next(model.denoiser.parameters()).device
+        self._references = self._find_references()
         self._conditions = self._make_conditions()
 
     @torch.no_grad()
@@ -38,26 +36,24 @@ class DiffusionRefresh:
         """V_p. A first pass of full strength starts from pure noise: it is the method without optimisation."""
         settings = self._video.config.diffusion
         from_noise = request.refresh == 0 and request.strength == 1
-        guidance = None if from_noise else self._encode(request.guidance)
+        guidance = None if from_noise else self._model.encode(request.guidance)
         seed = derive(self._video.config.run.seed, "refresh", self._video.name, request.refresh)
         model = self._model
         latents = refine(model.denoiser, model.noise_schedule, self._conditions, guidance, request.strength, settings, seed)
-        return np.concatenate([to_uint8(model.autoencoder.decode(part).cpu()) for part in latents.split(_FRAMES_AT_ONCE)])
+        return model.decode(latents, self._references)
 
-    def _encode(self, frames: UInt8[np.ndarray, "N H W 3"]) -> Float[Tensor, "N C h w"]:
-        parts = to_unit(frames).split(_FRAMES_AT_ONCE)
-        return torch.cat([self._model.autoencoder.encode(part.to(self._device)) for part in parts])
+    def _find_references(self) -> References | None:
+        if not self._model.denoiser.use_reference:
+            return None
+        return self._model.encode_references(reference_pictures(self._video.known, self._video.pose.keypoints, self._video.pose.iuv))
 
     def _make_conditions(self) -> Conditions:
         video = self._video
         maps = pose_maps(video.pose, video.config.diffusion.pose_kinds, self._model.denoiser.pose_encoder.resolution)
-        references = None
-        if self._model.denoiser.use_reference:
-            references = self._model.encode_references(reference_pictures(video.known, video.pose.keypoints, video.pose.iuv))
         return Conditions(
             pose_maps={kind: m[None].to(self._device) for kind, m in maps.items()},
             image_embedding=torch.from_numpy(np.asarray(video.image_embedding, np.float32)).to(self._device)[None, None],
-            reference_latents=references,
+            reference_latents=None if self._references is None else self._references.latents,
         )
 
 

@@ -90,7 +90,7 @@ def test_two_workers_average_their_clips(tmp_path: Path):
             return {name: p.detach().clone() for name, p in part.parameters.items()}
 
     workers = [Worker(rank, 2) for rank in (0, 1)]
-    denoise = [DenoiserStep(model, clip, config.diffusion.pose_kinds, 4, 0.1, 0.0, config.run.seed, worker) for worker in workers]
+    denoise = [DenoiserStep(model, clip, config.diffusion.pose_kinds, 4, 0.1, 0.0, "l2", config.run.seed, worker) for worker in workers]
     decode = [DecoderStep(model, clip, 2, config.run.seed, worker) for worker in workers]
     expected = {f"denoiser.{name}": t for name, t in twin(trainable_denoiser(model.denoiser, "temporal"), denoise, 3).items()}
     expected |= {f"decoder.{name}": t for name, t in twin(trainable_decoder(model), decode, 4).items()}

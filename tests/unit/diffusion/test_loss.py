@@ -18,13 +18,14 @@ def _target(kind, schedule, noisy, timestep):
     return {"epsilon": noise, "sample": LATENTS, "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * LATENTS}[kind]
 
 
+@pytest.mark.parametrize(("norm", "power"), [("l2", 2), ("l1", 1)])
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
-def test_a_perfect_model_has_no_loss_and_an_error_counts_squared(kind):
+def test_a_perfect_model_has_no_loss_and_an_error_counts_by_its_norm(kind, norm, power):
     schedule = _schedule(kind)
-    for error in (0.0, 0.5):
+    for error in (0.0, -0.5):
         model = lambda noisy, t, _, error=error: _target(kind, schedule, noisy, t) + error  # noqa: E731
-        loss = diffusion_loss(model, schedule, LATENTS, None, torch.Generator().manual_seed(1))
-        assert float(loss) == pytest.approx(error**2, abs=1e-4)
+        loss = diffusion_loss(model, schedule, LATENTS, None, torch.Generator().manual_seed(1), norm=norm)
+        assert float(loss) == pytest.approx(abs(error) ** power, abs=1e-4)
 
 
 def test_weights_are_normalised():

@@ -59,7 +59,7 @@ def test_take_selects_the_same_frames_of_everything(clip):
 
 def test_loss_is_a_function_of_seed_performer_and_sample(model, clip):
     def loss(step: int, **changes: object) -> float:
-        return float(replace(DenoiserStep(model, clip, KINDS, 4, 0.1, 1.0, seed=7), **changes)(step).detach())
+        return float(replace(DenoiserStep(model, clip, KINDS, 4, 0.1, 1.0, "l2", seed=7), **changes)(step).detach())
 
     assert loss(3) == loss(3)
     assert loss(3) != loss(4)
@@ -72,7 +72,7 @@ def test_never_sees_the_held_out_frames(model, clip):
     blank = replace(clip, latents=clip.latents.copy(), frames=clip.frames.copy())
     blank.latents[clip.num_train :] = np.nan
     blank.frames[clip.num_train :] = 0
-    denoise, decode = DenoiserStep(model, blank, KINDS, 8, 0.0, 1.0, seed=0), DecoderStep(model, blank, 8, seed=0)
+    denoise, decode = DenoiserStep(model, blank, KINDS, 8, 0.0, 1.0, "l2", seed=0), DecoderStep(model, blank, 8, seed=0)
     assert all(torch.isfinite(denoise(step)) and torch.isfinite(decode(step)) for step in range(4))
 
 
@@ -80,7 +80,7 @@ def test_dropout_hides_the_identity(model, clip):
     other = replace(clip, image_embedding=clip.image_embedding + 1)
 
     def losses(dropout: float) -> tuple[float, float]:
-        return tuple(float(DenoiserStep(model, c, KINDS, 4, dropout, 0.0, seed=0)(0).detach()) for c in (clip, other))
+        return tuple(float(DenoiserStep(model, c, KINDS, 4, dropout, 0.0, "l2", seed=0)(0).detach()) for c in (clip, other))
 
     kept, dropped = losses(0.0), losses(0.999999)
     assert kept[0] != kept[1]

@@ -12,8 +12,8 @@ import torch
 from dpscale.config.schema import Config, DiffusionConfig
 from dpscale.data.seeds import derive
 from dpscale.data.types import InputError
-from dpscale.diffusion.reference import known_frames
-from dpscale.diffusion.weights import PoseVideoModel, save_delta, to_uint8, to_unit
+from dpscale.diffusion.reference import known_frames, reference_pictures
+from dpscale.diffusion.weights import PoseVideoModel, save_delta, to_unit
 from dpscale.joint.refresh import DiffusionRefresh, PerformerWeights
 from dpscale.joint.state import RefreshRequest
 from dpscale.joint.video import VideoTask
@@ -52,7 +52,8 @@ def test_a_refresh_follows_its_guidance(model: PoseVideoModel, video: VideoTask)
 
 
 def test_an_identity_denoiser_gives_the_guidance_back(model: PoseVideoModel, video: VideoTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a denoiser that knows the noise that was added, V_p = E_dec(E_enc(V_s)): nothing else on the way changes the picture."""
+    """With a denoiser that knows the noise that was added, V_p is E_dec(E_enc(V_s)) with the references' detail: nothing else on the way
+    changes the picture."""
     asked = request(1, 0.4)
     latents = model.autoencoder.encode(to_unit(asked.guidance))
     shape = (1, latents.shape[1], 5, *latents.shape[2:])
@@ -67,7 +68,8 @@ def test_an_identity_denoiser_gives_the_guidance_back(model: PoseVideoModel, vid
         return torch.cat([whole[:, :, w] for w in (slice(0, 4), slice(1, 5))])
 
     monkeypatch.setattr(model.denoiser, "forward", knows)
-    expected = to_uint8(model.autoencoder.decode(latents).detach())
+    references = model.encode_references(reference_pictures(video.known, video.pose.keypoints, video.pose.iuv))
+    expected = model.decode(latents, references)
     difference = np.abs(DiffusionRefresh(model, video)(asked).astype(int) - expected)
     assert difference.max() <= 1, "rounding only"
 
