@@ -45,6 +45,11 @@ class RunLayout:
         """Shared by all runs below one root."""
         return self.root.parent / "mlflow.db"
 
+    @property
+    def quarantine(self) -> Path:
+        """Clips that preprocessing could not use (Parquet)."""
+        return self.root / "quarantine.parquet"
+
     def source_video(self, performer: str) -> Path:
         """Where a rendered performer's footage is written before preprocessing."""
         return self.root / "sources" / f"{safe_name(performer)}.mp4"

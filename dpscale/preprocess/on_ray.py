@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -21,6 +22,7 @@ from dpscale.data.layout import RunLayout
 from dpscale.data.types import InputError, Outcome
 from dpscale.preprocess.clips import Tools, write_driving, write_main, write_movement
 from dpscale.preprocess.manifest import Job, driving_jobs, main_jobs, movement_path
+from dpscale.preprocess.quarantine import Quarantined, read_quarantine, still_quarantined, update_quarantine
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +46,31 @@ def _clip_names(config: Config) -> set[str]:
 
 
 def _prepare(config: Config, layout: RunLayout, jobs: list[Job]) -> list[Outcome]:
+    quarantine = read_quarantine(layout.quarantine)
+    jobs = [_kept_out(job, quarantine.get(job.name)) for job in jobs]
     pending = [job for job in jobs if not job.finished and job.error is None]
     receipts = _run(config, layout, pending) if pending else {}
+    _quarantine(layout, jobs, receipts)
     return [_outcome(job, receipts.get(job.name)) for job in jobs]
+
+
+def _kept_out(job: Job, entry: Quarantined | None) -> Job:
+    if job.finished or job.error is not None or entry is None or not still_quarantined(entry, job.key):
+        return job
+    return replace(job, error=f"{entry.reason} (in quarantine since {entry.time:%Y-%m-%d %H:%M} UTC; --retry-quarantined tries it again)")
+
+
+def _quarantine(layout: RunLayout, jobs: list[Job], receipts: dict[str, dict[str, Any]]) -> None:
+    """Writes down what failed in this call; what was kept out stays as it is."""
+    untried = [Quarantined.now(job.name, job.key, job.error, "", input_at_fault=True) for job in jobs if job.error and not job.key]
+    keys = {job.name: job.key for job in jobs}
+    failed = [
+        Quarantined.now(name, keys[name], receipt["error"], receipt["traceback"], receipt["input_at_fault"])
+        for name, receipt in receipts.items()
+        if receipt["error"]
+    ]
+    finished = {job.name for job in jobs if job.finished} | {name for name, receipt in receipts.items() if not receipt["error"]}
+    update_quarantine(layout.quarantine, untried + failed, finished)
 
 
 def _outcome(job: Job, receipt: dict[str, Any] | None) -> Outcome:
@@ -96,16 +120,16 @@ class PrepareClip:
         self.drives = {d.name: d for d in config.drives}
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        start, error = time.monotonic(), ""
+        start, error, trace, input_at_fault = time.monotonic(), "", "", False
         try:
             self._write(row)
         except InputError as wrong:
-            error = str(wrong)
+            error, trace, input_at_fault = str(wrong), traceback.format_exc(), True
         except Exception as wrong:  # whatever one clip does must not stop the others
             log.exception("%s failed", row["name"])
             where = traceback.extract_tb(wrong.__traceback__)[-1]
-            error = f"{type(wrong).__name__}: {wrong} ({where.name}, {where.filename}:{where.lineno})"
-        return {"name": row["name"], "seconds": time.monotonic() - start, "error": error}
+            error, trace = f"{type(wrong).__name__}: {wrong} ({where.name}, {where.filename}:{where.lineno})", traceback.format_exc()
+        return {"name": row["name"], "seconds": time.monotonic() - start, "error": error, "traceback": trace, "input_at_fault": input_at_fault}
 
     def _write(self, row: dict[str, Any]) -> None:
         movement, provenance = movement_path(self.tools.layout, row["drive"]), {"key": row["key"]}

@@ -12,6 +12,7 @@ from dpscale.data.layout import RunLayout
 from dpscale.data.shards import read_clip
 from dpscale.data.types import InputError, Outcome
 from dpscale.preprocess.on_ray import preprocess
+from dpscale.preprocess.quarantine import read_quarantine
 from dpscale.preprocess.sources import write_h264
 from tests.small_performer import small_model
 from tests.unit.diffusion.models import CHANNELS
@@ -113,6 +114,21 @@ def test_a_second_run_skips_and_a_changed_film_is_done_again(finished, inputs, t
     os.remove(RunLayout.of(settings).shard("anna", "dance") / "_COMPLETE.json")
     assert [name for name, outcome in run(settings).items() if outcome.ok and not outcome.skipped] == ["anna/dance"]
     assert markers(settings) == before
+
+
+def test_bad_input_stays_in_quarantine_until_asked_for(finished):
+    settings, outcomes = finished
+    layout = RunLayout.of(settings)
+    entries = read_quarantine(layout.quarantine)
+    assert entries.keys() == {"nobody", "gone", "nobody/dance"}
+    assert entries["nobody"].reason == outcomes["nobody"].error
+    assert "track_person" in entries["nobody"].traceback
+    kept_out = run(settings)["nobody"]
+    assert kept_out.error.startswith(outcomes["nobody"].error)
+    assert "--retry-quarantined tries it again" in kept_out.error
+    layout.quarantine.unlink()
+    assert run(settings)["nobody"].error == outcomes["nobody"].error
+    assert read_quarantine(layout.quarantine).keys() == entries.keys()
 
 
 def test_more_actors_than_the_cluster_holds_are_refused(inputs, tmp_path):

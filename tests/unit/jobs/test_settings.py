@@ -8,7 +8,7 @@ import pytest
 
 from dpscale.config.load import ConfigError
 from dpscale.config.schema import Config
-from jobs.cli import parser
+from jobs.arguments import parser
 from jobs.settings import config_of, drive, performer, safe_stem
 
 

@@ -1,0 +1,42 @@
+"""The command line: jobs and their arguments."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jobs.settings import TAKES_PERFORMERS
+
+JOBS = {
+    "personalize": "the whole pipeline: preprocess, finetune, optimize, evaluate, report",
+    "demo": "personalize a real man and a rendered performer with the packaged weights",
+    "preprocess": "decode, crop, keypoints, body fit, flow, latents -> Parquet shards",
+    "finetune": "adapt the diffusion model and the decoder to each performer",
+    "optimize": "joint optimisation of the videos (Algorithm 1)",
+    "evaluate": "metrics, mp4s and contact sheets of the finished videos",
+    "report": "one HTML page and summary.json from what is there",
+    "inspect": "list preprocessed clips, check every row, draw contact sheets",
+    "synth": "write rendered performers: mp4 and exact truth",
+    "pretrain": "train the packaged base model on rendered performers",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="dpscale", description="DiffPerformer for many performers at once, on Ray. The same command again resumes.")
+    jobs = top.add_subparsers(dest="job", required=True, metavar="JOB")
+    for name, text in JOBS.items():
+        job = jobs.add_parser(name, help=text, description=text)
+        if name == "inspect":
+            job.add_argument("folder", type=Path, metavar="DIR", help="run folder, its shards/ or one shard")
+            job.add_argument("--out", type=Path, metavar="DIR", help="folder for the contact sheets; none: beside each shard")
+            continue
+        job.add_argument("config", nargs="?", type=Path, metavar="CONFIG.toml", help="settings; none: a small preset from jobs/configs")
+        job.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, for example finetune.lr=1e-5; repeatable")
+        job.add_argument("--out", type=Path, metavar="DIR", help="run folder, instead of <run.root>/<run.name>")
+        job.add_argument("--dry-run", action="store_true", help="print the resolved settings and what is left to do, then stop")
+        if name in ("personalize", "demo", "preprocess"):
+            job.add_argument("--retry-quarantined", action="store_true", help="try clips again that an earlier run found unusable")
+        if name in TAKES_PERFORMERS:
+            job.add_argument("--performer", action="append", default=[], metavar="NAME=CLIP.mp4", help="one more performer; repeatable")
+            job.add_argument("--drive", action="append", default=[], metavar="FILE.mp4", help="one more driving video (or NAME=FILE.mp4); repeatable")
+    return top
