@@ -1,7 +1,8 @@
-"""Fits the embedded body to the landmarks of one person in one uncalibrated video: lengths of the body, movement, place.
+"""Fits the embedded body to one person in one uncalibrated video: lengths and widths of the body, movement, place.
 
-A wide prior (focal length 1.2 times the longer side of the picture) stands in for the calibration. Camera axes: x right,
-y down, z forward, metres; the same axes as BlazePose's world landmarks."""
+First to landmarks; then, where the person's outline is known, the body's rim to it as well. A wide prior (focal length 1.2 times the
+longer side of the picture) stands in for the calibration. Camera axes: x right, y down, z forward, metres; the same axes as
+BlazePose's world landmarks."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dpscale.body.outline import Outlines, Rim, find_rim, fit_girths
 from dpscale.body.parametric import SCALE_SEGMENTS, BodyModel, load_body
+from dpscale.body.rest_surface import NUM_GIRTHS
 from dpscale.data.types import BodyMotion, BodyShape
 
 FOCAL_PRIOR = 1.2
@@ -33,6 +36,8 @@ _STIFFNESS = {"root": 0.0, "spine": 0.5, "neck": 0.5, "head": 0.3, "clavicle": 0
 
 _PX_WEIGHT, _WORLD_WEIGHT, _REST_WEIGHT, _ANGLE_SMOOTH, _PATH_SMOOTH, _LENGTH_PRIOR, _SIZE_PRIOR = 4.0, 0.5, 0.2, 60.0, 400.0, 1.0, 3.0
 _WORLD_SIGMA_M, _ROBUST_PX, _LR_END = 0.15, 3.0, 0.09
+_OUTLINE_WEIGHT, _OUTLINE_ROUNDS, _OUTLINE_STEPS = 8.0, 3, 0.3
+"""Weight of the rim's misses, rounds of looking for the outline and moving towards it, and steps of a round over those of the first fit."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,23 @@ class _Targets:
     confidence: Float[Tensor, "N K"]
     weight: Float[Tensor, " K"]
     hips: list[int]
-    height_px: float
+    unit_px: float
+    """In which misses are measured: a fortieth of the person's height."""
     focal_px: float
     center_px: Float[Tensor, " 2"]
+
+    def seen(self, points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 2"]:
+        """px in the picture."""
+        return self.focal_px * points[..., :2] / points[..., 2:].clamp(min=0.05) + self.center_px
+
+
+@dataclass(frozen=True)
+class _Unknowns:
+    """What the optimiser moves."""
+
+    angles: Float[Tensor, "N M 3"]
+    root: Float[Tensor, "N 3"]
+    log_scales: Float[Tensor, " S"]
 
 
 def fit_body(
@@ -81,38 +100,91 @@ def fit_body(
     center_px: tuple[float, float],
     steps: int = 300,
     body: BodyModel | None = None,
+    outlines: Outlines | None = None,
 ) -> tuple[BodyShape, BodyMotion]:
     """Shape and movement whose keypoints fall on the landmarks (x, y px and visibility; BlazePose's 33) seen by this camera.
 
-    `world` (metres from the hips) decides what one picture cannot. Shape coefficients stay zero; lengths of segments are fitted,
-    one set for all frames. Deterministic for a given number of torch threads. 1-3 s for 100 frames and 300 steps on one core."""
+    `world` (metres from the hips) decides what one picture cannot. Shape coefficients stay zero; lengths of segments and, with
+    `outlines`, girths are fitted, one set for all frames. Deterministic for a given number of torch threads. On one core 1-2 s for
+    100 frames and 300 steps, with outlines about 5 s."""
     body = body or load_body()
     skeleton, targets = _skeleton(body), _targets(landmarks, world, focal_px, center_px)
     root_frame = _torch(_torso_frame(world))
-    angles = torch.zeros(len(landmarks), len(skeleton.bones), 3, requires_grad=True)
-    root = _torch(_first_root(landmarks, world, focal_px, center_px)).requires_grad_()
-    log_scales = torch.zeros(len(SCALE_SEGMENTS), requires_grad=True)
-    optimiser = torch.optim.Adam([{"params": [angles], "lr": 0.03}, {"params": [root], "lr": 0.01}, {"params": [log_scales], "lr": 0.01}])
+    unknowns = _Unknowns(
+        torch.zeros(len(landmarks), len(skeleton.bones), 3, requires_grad=True),
+        _torch(_first_root(landmarks, world, focal_px, center_px)).requires_grad_(),
+        torch.zeros(len(SCALE_SEGMENTS), requires_grad=True),
+    )
+    _optimise(skeleton, targets, root_frame, unknowns, steps, 1.0)
+    girths = np.zeros(NUM_GIRTHS if outlines else 0)
+    for _ in range(_OUTLINE_ROUNDS if outlines else 0):
+        shape, motion = _result(body, skeleton, root_frame, unknowns, girths, focal_px, center_px)
+        rim = find_rim(body, body.shaped(shape), motion, outlines, range(len(landmarks)))
+        girths = fit_girths(body, _first_frames(rim, outlines.num_train), float(np.exp(shape.log_scales[-1])), girths)
+        surface = body.shaped(BodyShape(shape.betas, shape.log_scales, girths)).vertices
+        _optimise(skeleton, targets, root_frame, unknowns, max(1, round(steps * _OUTLINE_STEPS)), 0.3, _contour(body, skeleton, surface, rim))
+    return _result(body, skeleton, root_frame, unknowns, girths, focal_px, center_px)
+
+
+def _optimise(
+    skeleton: _Skeleton, targets: _Targets, root_frame: Tensor, unknowns: _Unknowns, steps: int, pace: float, contour: _Contour | None = None
+) -> None:
+    rates = ((unknowns.angles, 0.03), (unknowns.root, 0.01), (unknowns.log_scales, 0.01))
+    optimiser = torch.optim.Adam([{"params": [unknown], "lr": rate * pace} for unknown, rate in rates])
     decay = torch.optim.lr_scheduler.ExponentialLR(optimiser, _LR_END ** (1 / steps))
     for _ in range(steps):
         optimiser.zero_grad()
-        _loss(skeleton, targets, root_frame, angles, root, log_scales).backward()
+        _loss(skeleton, targets, root_frame, unknowns, contour).backward()
         optimiser.step()
         decay.step()
-    with torch.no_grad():
-        rotations, _ = skeleton.pose(root_frame, angles, root, _scales(skeleton, log_scales))
+
+
+@torch.no_grad()
+def _result(
+    body: BodyModel, skeleton: _Skeleton, root_frame: Tensor, unknowns: _Unknowns, girths: np.ndarray, focal_px: float, center_px: tuple[float, float]
+) -> tuple[BodyShape, BodyMotion]:
+    rotations, _ = skeleton.pose(root_frame, unknowns.angles, unknowns.root, _scales(skeleton, unknowns.log_scales))
     every = rotations.numpy()[:, _nearest_moving(body, skeleton.bones)]
-    shape = BodyShape(np.zeros(body.num_betas), log_scales.detach().numpy().astype(float))
-    return shape, BodyMotion(every, root.detach().numpy(), float(focal_px), (float(center_px[0]), float(center_px[1])))
+    shape = BodyShape(np.zeros(body.num_betas), unknowns.log_scales.detach().numpy().astype(float), girths)
+    return shape, BodyMotion(every, unknowns.root.detach().numpy().copy(), float(focal_px), (float(center_px[0]), float(center_px[1])))
 
 
-def _loss(skeleton: _Skeleton, targets: _Targets, root_frame: Tensor, angles: Tensor, root: Tensor, log_scales: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class _Contour:
+    """Rim vertices as sums over bones (as _Skeleton's keypoints), and the lines on which they should fall."""
+
+    frame: Int[Tensor, " R"]
+    weight: Float[Tensor, "R M"]
+    arm: Float[Tensor, "R M 3"]
+    target: Float[Tensor, "R 2"]
+    normal: Float[Tensor, "R 2"]
+
+    def miss(self, rotations: Float[Tensor, "N M 3 3"], joints: Float[Tensor, "N M 3"], scales: Tensor, targets: _Targets) -> Float[Tensor, " R"]:
+        """Distance to the lines in the unit of the landmarks' misses."""
+        turned = torch.einsum("rmij,rmj->ri", rotations[self.frame], self.arm * scales[:, None])
+        points = turned + torch.einsum("rm,rmi->ri", self.weight, joints[self.frame])
+        off = targets.seen(points) - self.target
+        return (off * self.normal).sum(-1) / targets.unit_px
+
+
+def _contour(body: BodyModel, skeleton: _Skeleton, surface: Float[np.ndarray, "V 3"], rim: Rim) -> _Contour:
+    weight = _skin(body, skeleton.bones)[rim.vertex]
+    arm = weight[..., None] * (surface[rim.vertex, None] - body.heads[list(skeleton.bones)])
+    return _Contour(torch.from_numpy(rim.frame), _torch(weight), _torch(arm), _torch(rim.target), _torch(rim.normal))
+
+
+def _first_frames(rim: Rim, num_frames: int) -> Rim:
+    own = rim.frame < num_frames
+    return Rim(rim.frame[own], rim.vertex[own], rim.target[own], rim.normal[own], rim.gap_m[own])
+
+
+def _loss(skeleton: _Skeleton, targets: _Targets, root_frame: Tensor, unknowns: _Unknowns, contour: _Contour | None) -> Tensor:
+    angles, root, log_scales = unknowns.angles, unknowns.root, unknowns.log_scales
     scales = _scales(skeleton, log_scales)
     rotations, joints = skeleton.pose(root_frame, angles, root, scales)
     points = skeleton.keypoints(rotations, joints, scales)
-    picture = targets.focal_px * points[..., :2] / points[..., 2:].clamp(min=0.05) + targets.center_px
-    miss = (picture - targets.points_px).norm(dim=-1) / (targets.height_px / 40)
-    robust = miss.square() / (1 + (miss / _ROBUST_PX).square())
+    robust = _robust((targets.seen(points) - targets.points_px).norm(dim=-1) / targets.unit_px)
+    outline = 0.0 if contour is None else _OUTLINE_WEIGHT * _robust(contour.miss(rotations, joints, scales, targets)).mean()
     from_hips = points - points[:, targets.hips].mean(1, keepdim=True)
     off_world = (from_hips - targets.world).square().sum(-1) / _WORLD_SIGMA_M**2
     return (
@@ -123,7 +195,13 @@ def _loss(skeleton: _Skeleton, targets: _Targets, root_frame: Tensor, angles: Te
         + _PATH_SMOOTH * _acceleration(root)
         + _LENGTH_PRIOR * log_scales[:-1].square().sum()
         + _SIZE_PRIOR * log_scales[-1].square()
+        + outline
     )
+
+
+def _robust(miss: Tensor) -> Tensor:
+    """Geman and McClure's: far misses stop pulling."""
+    return miss.square() / (1 + (miss / _ROBUST_PX).square())
 
 
 def _acceleration(x: Float[Tensor, "N *d 3"]) -> Tensor:
@@ -160,6 +238,13 @@ def _nearest_moving(body: BodyModel, bones: tuple[int, ...]) -> list[int]:
     return nearest
 
 
+def _skin(body: BodyModel, bones: tuple[int, ...]) -> Float[np.ndarray, "V M"]:
+    """Skinning weights on the bones that move."""
+    skin = np.zeros((len(body.vertices), len(bones)))
+    np.add.at(skin, (np.arange(len(skin))[:, None], np.array(_nearest_moving(body, bones))[body.skin_bones]), body.skin_weights)
+    return skin
+
+
 def _skeleton(body: BodyModel) -> _Skeleton:
     stiffness = [_stiffness_of(name) for name in body.bone_names]
     bones = tuple(b for b, s in enumerate(stiffness) if s is not None)
@@ -167,8 +252,7 @@ def _skeleton(body: BodyModel) -> _Skeleton:
     parents = tuple(nearest[body.parents[b]] if body.parents[b] >= 0 else -1 for b in bones)
     offset = np.array([body.heads[b] - (body.heads[bones[p]] if p >= 0 else 0) for b, p in zip(bones, parents, strict=True)])
     regressor = body.keypoint_regressor[[body.keypoint_names.index(name) for name in LANDMARK_OF_KEYPOINT]]
-    skin = np.zeros((len(body.vertices), len(bones)))
-    np.add.at(skin, (np.arange(len(skin))[:, None], np.array(nearest)[body.skin_bones]), body.skin_weights)
+    skin = _skin(body, bones)
     weight = regressor @ skin
     arm = np.stack([(regressor * skin[:, m]) @ (body.vertices - body.heads[b]) for m, b in enumerate(bones)], 1)
     return _Skeleton(
@@ -185,7 +269,7 @@ def _targets(landmarks: np.ndarray, world: np.ndarray, focal_px: float, center_p
     from_hips = world[:, index] - world[:, index][:, hips].mean(1, keepdims=True)
     height = float(np.median(np.ptp(landmarks[..., 1], axis=1)))
     points, confidence = _torch(landmarks[:, index, :2]), _torch(landmarks[:, index, 2])
-    return _Targets(points, _torch(from_hips), confidence, weight, hips, height, focal_px, _torch(np.array(center_px)))
+    return _Targets(points, _torch(from_hips), confidence, weight, hips, height / 40, focal_px, _torch(np.array(center_px)))
 
 
 def _torso_frame(world: Float[np.ndarray, "N 33 3"]) -> Float[np.ndarray, "N 3 3"]:

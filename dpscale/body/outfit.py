@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from dpscale.body.bake import SEGMENTS
 from dpscale.body.parametric import BodyModel, ShapedBody
+from dpscale.body.rest_surface import vertex_normals
 
 Colour = tuple[float, float, float]
 
@@ -82,14 +83,6 @@ def dress(body: BodyModel, shaped: ShapedBody, outfit: Outfit) -> DressedBody:
     x, y, z = shaped.vertices.T
     folds = 1 + 0.25 * np.sin(34 * z + 9 * np.sin(17 * x)) * np.sin(23 * y + 11 * x)
     return DressedBody(vertices + vertex_normals(vertices, body.faces) * (thickness * folds)[:, None], masks)
-
-
-def vertex_normals(vertices: Float[np.ndarray, "V 3"], faces: np.ndarray) -> Float[np.ndarray, "V 3"]:
-    """Area-weighted unit normals."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    normal = np.cross(b - a, c - a)
-    total = np.stack([sum(np.bincount(faces[:, k], normal[:, axis], len(vertices)) for k in range(3)) for axis in range(3)], 1)
-    return total / (np.linalg.norm(total, axis=1, keepdims=True) + 1e-12)
 
 
 def _scatter(edges: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from importlib import resources
 import numpy as np
 from jaxtyping import Float, Int
 
+from dpscale.body.rest_surface import girth_basis, vertex_normals
 from dpscale.data.types import OPENPOSE18, BodyShape
 
 SCALE_SEGMENTS = ("torso", "head", "clav", "uarm", "larm", "thigh", "shin", "foot", "all")
@@ -74,11 +75,19 @@ class BodyModel:
     def mean_shape(self) -> BodyShape:
         return BodyShape(np.zeros(self.num_betas), np.zeros(len(SCALE_SEGMENTS)))
 
+    @cached_property
+    def girth_basis(self) -> Float[np.ndarray, "V G"]:
+        """How much of each of `BodyShape.girths` a vertex takes."""
+        return girth_basis(self)
+
     def shaped(self, shape: BodyShape) -> ShapedBody:
         """The body of a person at rest."""
         scales = np.exp(shape.log_scales)
+        surface = self.vertices + np.tensordot(shape.betas, self.shape_basis, 1)
+        if len(shape.girths):
+            surface = surface + vertex_normals(surface, self.faces) * (self.girth_basis @ shape.girths)[:, None]
         return ShapedBody(
-            self.vertices + np.tensordot(shape.betas, self.shape_basis, 1),
+            surface,
             self.heads + np.tensordot(shape.betas, self.heads_basis, 1),
             scales[self.bone_scale_segment] * scales[-1],
         )

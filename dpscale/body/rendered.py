@@ -14,9 +14,10 @@ from dpscale.body import looks
 from dpscale.body.backdrop import backdrop
 from dpscale.body.camera import Viewpoint, project
 from dpscale.body.motion import WorldMotion, load_motion, standing_on_floor
-from dpscale.body.outfit import DressedBody, Outfit, dress, random_outfit, vertex_normals
+from dpscale.body.outfit import DressedBody, Outfit, dress, random_outfit
 from dpscale.body.parametric import SCALE_SEGMENTS, BodyModel, ShapedBody, load_body
 from dpscale.body.raster import Raster
+from dpscale.body.rest_surface import vertex_normals
 from dpscale.body.surface_maps import iuv_map, mesh_flow, rasterise_body
 from dpscale.data.types import BodyMotion, BodyShape, Pose
 

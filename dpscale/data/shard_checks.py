@@ -75,7 +75,7 @@ def _contradictions(clip: Clip) -> Iterator[str]:
         yield f"num_train is {clip.num_train}, of {len(clip)} frames"
 
 
-def _in_frames(what: str, bad: np.ndarray) -> Iterator[str]:
+def _in_frames(what: str, bad: np.ndarray | np.bool) -> Iterator[str]:
     frames = np.flatnonzero(bad)
     if len(frames):
         more = f" and {len(frames) - _NAMED} more" if len(frames) > _NAMED else ""

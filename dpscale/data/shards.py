@@ -3,7 +3,7 @@
     table = pyarrow.parquet.read_table("<run>/shards/performer=NAME/clip=main/frames.parquet")
     iuv = table["iuv"].combine_chunks().to_numpy_ndarray()      # uint8 [N, H, W, 3]
 
-Pictures, IUV, keypoints and motion are kept to the bit; flow and latents are rounded to float16."""
+Pictures, masks, IUV, keypoints and motion are kept to the bit; flow and latents are rounded to float16."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from jaxtyping import Shaped
 from dpscale.data.checkpoint import commit_folder, marker_of
 from dpscale.data.types import BodyMotion, BodyShape, Clip, Pose
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "frames.parquet"
 _METADATA_KEY = b"dpscale"
 _ROW_GROUP_BYTES = 32 * 2**20
 
 _COLUMN_TYPES = {
     "frames": np.uint8, "iuv": np.uint8, "keypoints": np.float32, "flow": np.float16, "flow_valid": np.uint8,
-    "rotations": np.float32, "root": np.float32, "latents": np.float16,
+    "rotations": np.float32, "root": np.float32, "latents": np.float16, "mask": np.uint8,
 }  # fmt: skip
 _READ_AS = {"flow": np.float32, "flow_valid": np.bool_, "latents": np.float32}
 
@@ -62,13 +62,13 @@ def read_clip(folder: Path) -> Clip:
         raise ShardError(f"{folder}: has schema {meta.get('schema')}, this version reads {SCHEMA_VERSION}: delete the folder and preprocess again")
     column = {name: _read_column(file, name) for name in file.schema_arrow.names if name in _COLUMN_TYPES}
     motion = BodyMotion(column["rotations"], column["root"], meta["focal_px"], (meta["center_px"][0], meta["center_px"][1]))
-    shape = BodyShape(np.array(meta["betas"], np.float64), np.array(meta["log_scales"], np.float64))
+    shape = BodyShape(np.array(meta["betas"], np.float64), np.array(meta["log_scales"], np.float64), np.array(meta["girths"], np.float64))
     embedding = meta["image_embedding"]
     return Clip(
         performer=meta["performer"], clip=meta["clip"], fps=meta["fps"], num_train=meta["num_train"],
         pose=Pose(column["keypoints"], column["iuv"], column["flow"], column["flow_valid"], shape, motion),
         frames=column.get("frames"), latents=column.get("latents"),
-        image_embedding=None if embedding is None else np.array(embedding, np.float32), provenance=meta["provenance"],
+        image_embedding=None if embedding is None else np.array(embedding, np.float32), mask=column.get("mask"), provenance=meta["provenance"],
     )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def _table(clip: Clip) -> pa.Table:
     pose = clip.pose
     arrays = {
         "frames": clip.frames, "iuv": pose.iuv, "keypoints": pose.keypoints, "flow": pose.flow, "flow_valid": pose.flow_valid,
-        "rotations": pose.motion.rotations, "root": pose.motion.root, "latents": clip.latents,
+        "rotations": pose.motion.rotations, "root": pose.motion.root, "latents": clip.latents, "mask": clip.mask,
     }  # fmt: skip
     columns: dict[str, pa.Array] = {"frame": pa.array(np.arange(len(clip), dtype=np.int32))}
     for name, array in arrays.items():
@@ -97,7 +97,7 @@ def _metadata(clip: Clip) -> dict[str, Any]:
     return {
         "schema": SCHEMA_VERSION, "performer": clip.performer, "clip": clip.clip, "fps": float(clip.fps), "num_train": int(clip.num_train),
         "focal_px": float(motion.focal_px), "center_px": [float(c) for c in motion.center_px],
-        "betas": np.asarray(shape.betas, np.float64).tolist(), "log_scales": np.asarray(shape.log_scales, np.float64).tolist(),
+        **{name: np.asarray(getattr(shape, name), np.float64).tolist() for name in ("betas", "log_scales", "girths")},
         "image_embedding": None if embedding is None else np.asarray(embedding, np.float32).tolist(), "provenance": dict(clip.provenance),
     }  # fmt: skip
 

@@ -22,6 +22,8 @@ class BodyShape:
     """Weights of the shape basis, in standard deviations of its phenotypes."""
     log_scales: Float[np.ndarray, " S"]
     """Natural logarithms of the lengths of body segments and, last, of the whole body (see body.parametric.SEGMENTS)."""
+    girths: Float[np.ndarray, " G"] = field(default_factory=lambda: np.zeros(0))
+    """Metres that clothes, hair and build add to the bare surface (see body.rest_surface); empty: nothing."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Clip:
     """E_enc(I_n), scaled as the denoiser takes them (the encoder is frozen, so these stay valid)."""
     image_embedding: Float[np.ndarray, " D"] | None = None
     """CLIP image embedding of the reference frame (frame 0)."""
+    mask: UInt8[np.ndarray, "N H W"] | None = None
+    """How much of each pixel shows the person, 0..255, clothes and hair included; None: not known beyond the body's IUV."""
     provenance: dict[str, str] = field(default_factory=dict)
     """Source hash, settings hash, estimator names, package versions."""
 

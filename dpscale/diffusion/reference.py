@@ -9,19 +9,26 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy.ndimage import binary_dilation, distance_transform_edt
 from scipy.spatial import cKDTree
+from torch import Tensor
 
 from dpscale.data.types import Clip, keypoint_distance
 
 NUM_SOURCES = 3
 """Known frames that one new frame is drawn from: those with the nearest poses."""
 
-_BAND = 1.5 / 128
+_BAND = 1.0 / 128
 """Width of the band around the body that moves along with it (hair, clothes, a body fitted too thin), over the picture's side."""
-_CLEAR = 5 / 128
-"""Distance from the body, over the picture's side, at which a pixel is taken for background."""
+_CLEAR = 3 / 128
+"""Distance from the person, over the picture's side, at which a pixel is taken for background."""
+_BLENDED = 6
+"""Surface points that make one colour: weighed by their nearness, so that a coarse source leaves no steps."""
+_EXACT = 0.2 / 128
+"""Distance on the surface, over the picture's side, below which points count as the same."""
 _CHART = 25 / 128
 """Side of a part's chart over the picture's side: how far apart u = 0 and u = 255 are on average."""
 
@@ -33,28 +40,43 @@ class KnownFrames:
     frames: UInt8[np.ndarray, "K H W 3"]
     iuv: UInt8[np.ndarray, "K H W 3"]
     keypoints: Float[np.ndarray, "K 18 3"]
+    mask: UInt8[np.ndarray, "K H W"] | None = None
+    """How much of each pixel shows the person, 0..255; none: all of what the IUV covers, and nothing else."""
 
     def __len__(self) -> int:
         return len(self.frames)
 
     @cached_property
+    def person(self) -> Bool[np.ndarray, "K H W"]:
+        """Pixels that show the person for sure: only they lend colours."""
+        body = self.iuv[..., 0] > 0
+        return body if self.mask is None else body & (self.mask >= 128)
+
+    @cached_property
+    def coverage(self) -> Float[np.ndarray, "K H W"]:
+        """How much of what moves along with the body each pixel shows, 0..1."""
+        return np.ones(self.iuv.shape[:3], np.float32) if self.mask is None else np.where(self.person, 1, self.mask / np.float32(255))
+
+    @cached_property
     def background(self) -> UInt8[np.ndarray, "H W 3"]:
-        """The picture without the body: the mean of the frames in which the body is away, else the nearest such pixel."""
+        """The picture without the person: the mean of the frames in which it is free, filled in smoothly where it never is."""
+        covered = self.iuv[..., 0] > 0
+        if self.mask is not None:
+            covered = covered | (self.mask >= 32)
         grow = round(_CLEAR * max(self.frames.shape[1:3]))
-        free = ~binary_dilation(self.iuv[..., 0] > 0, np.ones((1, 2 * grow + 1, 2 * grow + 1), bool))
+        free = ~binary_dilation(covered, np.ones((1, 2 * grow + 1, 2 * grow + 1), bool))
         count = free.sum(0)
         mean = (self.frames * free[..., None]).sum(0, dtype=float) / np.maximum(count, 1)[..., None]
-        if count.any():
-            rows, columns = distance_transform_edt(count == 0, return_distances=False, return_indices=True)
-            mean = mean[rows, columns]
-        return np.rint(mean).astype(np.uint8)
+        filled = _filled(torch.from_numpy(mean).permute(2, 0, 1)[None], torch.from_numpy(count > 0)[None, None])
+        return filled[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
 
 
 def known_frames(clip: Clip) -> KnownFrames:
     """The training part of a clip that has frames."""
     assert clip.frames is not None
     part = slice(clip.num_train)
-    return KnownFrames(clip.frames[part], clip.pose.iuv[part], clip.pose.keypoints[part])
+    mask = None if clip.mask is None else clip.mask[part]
+    return KnownFrames(clip.frames[part], clip.pose.iuv[part], clip.pose.keypoints[part], mask)
 
 
 @dataclass(frozen=True)
@@ -94,27 +116,44 @@ def apart(num_frames: int, gap: int) -> Bool[np.ndarray, "N N"]:
 def _warp(
     known: KnownFrames, sources: Int[np.ndarray, " S"], distance: Float[np.ndarray, " S"], iuv: UInt8[np.ndarray, "H W 3"]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Each body pixel takes the colour of the source pixel nearest on the surface; a source with a farther pose must be that much nearer."""
+    """Each body pixel takes the colours nearest on the surface; those of a source with a farther pose must be that much nearer."""
     body = iuv[..., 0] > 0
-    there = np.argwhere(known.iuv[sources, ..., 0] > 0)
+    there = np.argwhere(known.person[sources])
     if not body.any() or not len(there):
         return known.background
     surface = _surface_points(known.iuv[sources][tuple(there.T)])
     tree = cKDTree(np.concatenate([surface, (distance - distance.min())[there[:, 0], None]], 1))
     here = _surface_points(iuv[body])
-    _, nearest = tree.query(np.concatenate([here, np.zeros((len(here), 1))], 1))
+    far, nearest = tree.query(np.concatenate([here, np.zeros((len(here), 1))], 1), k=min(_BLENDED, len(there)))
+    far, nearest = far.reshape(len(here), -1), nearest.reshape(len(here), -1)
     height, width = body.shape
-    origin = np.zeros((height, width, 3), int)
+    origin = np.zeros((height, width, nearest.shape[1], 3), int)
     origin[body] = there[nearest]
+    weight = np.zeros((height, width, nearest.shape[1], 1))
+    weight[body] = (1 / (far**2 + _EXACT**2))[..., None]
     away, (rows, columns) = distance_transform_edt(~body, return_indices=True)
     band = away <= _BAND * max(height, width)
     y, x = np.nonzero(band)
     anchor_y, anchor_x = rows[band], columns[band]
-    frame, from_y, from_x = origin[anchor_y, anchor_x].T
-    from_y, from_x = np.clip(from_y + y - anchor_y, 0, height - 1), np.clip(from_x + x - anchor_x, 0, width - 1)
+    frame, from_y, from_x = np.moveaxis(origin[anchor_y, anchor_x], -1, 0)
+    from_y, from_x = np.clip(from_y + (y - anchor_y)[:, None], 0, height - 1), np.clip(from_x + (x - anchor_x)[:, None], 0, width - 1)
+    share = weight[anchor_y, anchor_x]
+    share = share / share.sum(1, keepdims=True)
+    colour = (known.frames[sources[frame], from_y, from_x] * share).sum(1)
+    opaque = (known.coverage[sources[frame], from_y, from_x][..., None] * share).sum(1)
     picture = known.background.copy()
-    picture[band] = known.frames[sources[frame], from_y, from_x]
+    picture[band] = np.rint(colour * opaque + picture[band] * (1 - opaque))
     return picture
+
+
+def _filled(picture: Float[Tensor, "1 3 H W"], known: Bool[Tensor, "1 1 H W"]) -> Float[Tensor, "1 3 H W"]:
+    """Unknown pixels from known ones around them: a coarser picture, itself filled, stands in for what is missing (pull-push)."""
+    if known.all() or not known.any():
+        return picture
+    count = F.avg_pool2d(known.double(), 2, ceil_mode=True)
+    coarse = F.avg_pool2d(picture * known, 2, ceil_mode=True) / count.clamp(min=1e-9)
+    stand_in = F.interpolate(_filled(coarse, count > 0), size=picture.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.where(known, picture, stand_in)
 
 
 def _surface_points(iuv: UInt8[np.ndarray, "P 3"]) -> Float[np.ndarray, "P 3"]:

@@ -1,7 +1,7 @@
 """Rendered performers for base training: drawn once, kept as .npz, picked up again by the next sitting.
 
-Each clip is kept with two poses: the renderer's exact one, and the one that a body fit finds from noisy landmarks, which is too
-thin for clothes and a little off, as that of a filmed performer is."""
+Each clip is kept with two poses: the renderer's exact one, and the one that a body fit finds from noisy landmarks and the outline,
+which is a little off, as that of a filmed performer is."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from scipy.ndimage import gaussian_filter1d
 
 from dpscale.body.fit import LANDMARK_OF_KEYPOINT, fit_body
+from dpscale.body.outline import Outlines
 from dpscale.body.parametric import load_body
 from dpscale.body.rendered import HELD_OUT_SEED, TRAINING_MOTIONS, RenderedClip, render_performer
 from dpscale.body.surface_maps import iuv_map, rasterise_body
@@ -89,7 +90,7 @@ def _render_one(seed: int, settings: PretrainConfig, size: int, folder: Path) ->
 
 
 def _fitted(clip: RenderedClip, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoints and IUV as preprocessing finds them: landmarks with noise that drifts in time, and the bare body fitted to them."""
+    """Keypoints and IUV as preprocessing finds them: landmarks with noise that drifts in time, and the body fitted to them and the outline."""
     body, motion, num_frames = load_body(), clip.pose.motion, len(clip.frames)
     posed = np.concatenate([body.skin(body.shaped(clip.pose.shape), r[None], t[None]) for r, t in zip(motion.rotations, motion.root, strict=True)])
     points = {name: body.keypoint_regressor[body.keypoint_names.index(name)] @ posed for name in LANDMARK_OF_KEYPOINT}
@@ -99,7 +100,9 @@ def _fitted(clip: RenderedClip, size: int, rng: np.random.Generator) -> tuple[np
         landmarks[:, index] = np.concatenate([seen + _drift(rng, num_frames, 2, _LANDMARK_NOISE_PX * size / 128), np.ones((num_frames, 1))], 1)
         world[:, index] = points[name] + _drift(rng, num_frames, 3, _WORLD_NOISE_M)
     world -= world[:, [23, 24]].mean(1, keepdims=True)
-    shape, fitted = fit_body(landmarks, world, motion.focal_px * float(np.exp(rng.normal(0, 0.2))), motion.center_px, _FIT_STEPS, body)
+    outlines = Outlines(clip.mask, float(size), num_frames)
+    focal_px = motion.focal_px * float(np.exp(rng.normal(0, 0.2)))
+    shape, fitted = fit_body(landmarks, world, focal_px, motion.center_px, _FIT_STEPS, body, outlines)
     shaped = body.shaped(shape)
     vertices = (body.skin(shaped, r[None].astype(float), t[None].astype(float))[0] for r, t in zip(fitted.rotations, fitted.root, strict=True))
     iuv = np.stack([iuv_map(body, rasterise_body(body, v, fitted.focal_px, fitted.center_px, size, size)) for v in vertices])
@@ -120,4 +123,4 @@ def _references(clip: RenderedClip, keypoints: np.ndarray, iuv: np.ndarray, rng:
     few = np.sort(rng.choice(num_frames, int(rng.integers(2, num_frames + 1)), replace=False))
     usable = apart(num_frames, int(rng.integers(1, max(2, num_frames // 3))))[:, few]
     usable |= ~usable.any(1, keepdims=True) & (np.arange(num_frames)[:, None] != few)
-    return reference_pictures(KnownFrames(clip.frames[few], iuv[few], keypoints[few]), keypoints, iuv, usable)
+    return reference_pictures(KnownFrames(clip.frames[few], iuv[few], keypoints[few], clip.mask[few]), keypoints, iuv, usable)

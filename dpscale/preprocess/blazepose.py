@@ -13,9 +13,12 @@ from ai_edge_litert.interpreter import Interpreter
 from jaxtyping import Float, UInt8
 
 from dpscale.data.types import InputError
+from dpscale.preprocess.sampling import bilinear
 
 NUM_LANDMARKS = 33
-_DETECTOR_PX, _LANDMARK_PX = 224, 256
+_DETECTOR_PX = 224
+LANDMARK_PX = 256
+"""Side of the square that the landmark network sees, and of its silhouette."""
 _STRIDES = (8, 16, 32, 32, 32)
 _HEATMAP_PX, _HEATMAP_REACH = 64, 3
 _MIN_SCORE = 0.5
@@ -45,6 +48,10 @@ class Roi:
         """Points given in -0.5 .. 0.5 of the square -> px of the picture."""
         return self.side * points @ _turn(self.angle).T + [self.x, self.y]
 
+    def from_picture(self, points: Float[np.ndarray, "*b 2"]) -> Float[np.ndarray, "*b 2"]:
+        """px of the picture -> -0.5 .. 0.5 of the square."""
+        return (points - [self.x, self.y]) @ _turn(self.angle) / self.side
+
     def cut(self, picture: UInt8[np.ndarray, "H W 3"], size: int) -> Float[np.ndarray, "size size 3"]:
         """The square as `size` x `size` px, bilinear, black outside the picture, values 0..255."""
         shrink = max(1, int(self.side / size / 1.5))
@@ -52,7 +59,7 @@ class Roi:
             picture = _block_mean(picture, shrink)
         grid = (np.arange(size) + 0.5) / size - 0.5
         points = self.to_picture(np.stack(np.meshgrid(grid, grid), -1)) / shrink - 0.5
-        return _bilinear(picture, points)
+        return bilinear(picture, points)
 
 
 @dataclass(frozen=True)
@@ -111,15 +118,15 @@ class BlazePose:
 
     def read(self, picture: UInt8[np.ndarray, "H W 3"], roi: Roi) -> Reading | None:
         """Landmarks of the person in `roi`, or None if there is nobody."""
-        by_size = {out.size: out for out in _run(self._landmarks, roi.cut(picture, _LANDMARK_PX) / 255)}
+        by_size = {out.size: out for out in _run(self._landmarks, roi.cut(picture, LANDMARK_PX) / 255)}
         if float(by_size[1].ravel()[0]) < _MIN_SCORE:
             return None
         raw = by_size[39 * 5].reshape(39, 5).astype(float)
-        points = roi.to_picture(_refined(raw[:, :2] / _LANDMARK_PX, _sigmoid(by_size[_HEATMAP_PX**2 * 39])) - 0.5)
+        points = roi.to_picture(_refined(raw[:, :2] / LANDMARK_PX, _sigmoid(by_size[_HEATMAP_PX**2 * 39])) - 0.5)
         world = by_size[39 * 3].reshape(39, 3)[:NUM_LANDMARKS].astype(float)
         world[:, :2] = world[:, :2] @ _turn(roi.angle).T
         landmarks = np.concatenate([points, _sigmoid(raw[:, 3:4])], 1)[:NUM_LANDMARKS]
-        return Reading(landmarks, world, _sigmoid(by_size[_LANDMARK_PX**2].reshape(_LANDMARK_PX, _LANDMARK_PX)), roi, Roi.through(*points[33:35]))
+        return Reading(landmarks, world, _sigmoid(by_size[LANDMARK_PX**2].reshape(LANDMARK_PX, LANDMARK_PX)), roi, Roi.through(*points[33:35]))
 
 
 def _run(network: Interpreter, image: np.ndarray) -> list[np.ndarray]:
@@ -183,19 +190,3 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 def _block_mean(picture: np.ndarray, shrink: int) -> Float[np.ndarray, "h w 3"]:
     height, width = picture.shape[0] // shrink, picture.shape[1] // shrink
     return picture[: height * shrink, : width * shrink].reshape(height, shrink, width, shrink, 3).mean((1, 3))
-
-
-def _bilinear(picture: np.ndarray, points: Float[np.ndarray, "h w 2"]) -> Float[np.ndarray, "h w 3"]:
-    """Values at x, y (pixel centres at whole numbers), black outside."""
-    height, width = picture.shape[:2]
-    low = np.floor(points).astype(int)
-    part = (points - low)[..., None]
-
-    def at(dx: int, dy: int) -> np.ndarray:
-        x, y = low[..., 0] + dx, low[..., 1] + dy
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        return picture[y.clip(0, height - 1), x.clip(0, width - 1)] * inside[..., None]
-
-    top = at(0, 0) * (1 - part[..., 0, :]) + at(1, 0) * part[..., 0, :]
-    bottom = at(0, 1) * (1 - part[..., 0, :]) + at(1, 1) * part[..., 0, :]
-    return top * (1 - part[..., 1, :]) + bottom * part[..., 1, :]

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from dpscale.body.fit import FOCAL_PRIOR, fit_body
+from dpscale.body.outline import Outlines
 from dpscale.body.parametric import load_body
 from dpscale.config.schema import Config, Drive, MotionDrive, Performer, RenderedPerformer, VideoDrive
 from dpscale.data.checkpoint import write_atomically
@@ -24,11 +26,14 @@ from dpscale.preprocess.decode import VideoInfo, probe, read_frames
 from dpscale.preprocess.drive import Movement, drive_by_movement, drive_by_recording
 from dpscale.preprocess.keypoints import PersonTrack, track_person
 from dpscale.preprocess.latents import encode_frames
+from dpscale.preprocess.silhouettes import coverages
 from dpscale.preprocess.sources import clothed_surface, rendered_source, video_file
 from dpscale.preprocess.surface import pose_of_body
 
 _SEARCH_PX = 1280
 """Longer side of the picture in which the person is looked for: enough for BlazePose's 256 px around a person."""
+_OUTLINE_PX = 128
+"""Side of the crop's outlines for the body fit: finer ones cost more and say no more than BlazePose's 256 px around a person."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,13 @@ def write_main(tools: Tools, performer: Performer, provenance: dict[str, str]) -
     """Clip `main` of a performer, written to its shard. Raises InputError."""
     torch.set_num_threads(tools.config.ray.torch_threads)
     if isinstance(performer, RenderedPerformer):
-        fps, frames, pose, made_by = *_rendered(tools, performer), "exact truth of the renderer"
+        found, made_by = _rendered(tools, performer), "exact truth of the renderer"
     else:
-        fps, frames, pose, made_by = *_filmed(tools, performer), f"{tools.blazepose.name}, body fit"
+        found, made_by = _filmed(tools, performer), f"{tools.blazepose.name}, body fit"
     clip = Clip(
-        performer.name, "main", fps, _num_train(len(frames), tools.config), pose, frames,
-        encode_frames(tools.model, frames), tools.model.embed_image(frames[0]), provenance | {"pose": made_by} | _versions(),
+        performer.name, "main", found.fps, _num_train(len(found.frames), tools.config), found.pose, found.frames,
+        encode_frames(tools.model, found.frames), tools.model.embed_image(found.frames[0]), found.mask,
+        provenance | {"pose": made_by} | _versions(),
     )  # fmt: skip
     write_clip(tools.layout.shard(performer.name, "main"), clip)
 
@@ -74,9 +80,9 @@ def write_movement(tools: Tools, drive: VideoDrive, path: Path, key: str) -> Non
     """The movement of the person in a driving video, fitted once for all performers, to `path` (.npz). Raises InputError."""
     torch.set_num_threads(tools.config.ray.torch_threads)
     person = find_person(tools, drive.path, drive.max_frames)
-    shape, motion = fit_body(*_fit_input(person, person.crop), tools.config.preprocess.fit_steps)
+    shape, motion = _fit(person, tools.config, len(person.track))
     numbers = {"focal_px": motion.focal_px, "center_px": motion.center_px, "fps": person.info.fps, "key": key}
-    arrays = {"log_scales": shape.log_scales, "betas": shape.betas, "rotations": motion.rotations, "root": motion.root}
+    arrays = {"log_scales": shape.log_scales, "betas": shape.betas, "girths": shape.girths, "rotations": motion.rotations, "root": motion.root}
     arrays |= {name: np.array(value) for name, value in numbers.items()}
     write_atomically(path, lambda target: np.savez_compressed(target, **arrays))
 
@@ -108,7 +114,7 @@ def find_person(tools: Tools, video: Path, max_frames: int) -> FoundPerson:
 def read_movement(path: Path) -> Movement:
     with np.load(path) as a:
         motion = BodyMotion(a["rotations"], a["root"], float(a["focal_px"]), (float(a["center_px"][0]), float(a["center_px"][1])))
-        return Movement(BodyShape(a["betas"], a["log_scales"]), motion, float(a["fps"]))
+        return Movement(BodyShape(a["betas"], a["log_scales"], a["girths"]), motion, float(a["fps"]))
 
 
 def movement_key(path: Path) -> str | None:
@@ -119,31 +125,45 @@ def movement_key(path: Path) -> str | None:
         return str(arrays["key"])
 
 
-def _filmed(tools: Tools, performer: Performer) -> tuple[float, np.ndarray, Pose]:
-    """fps, cropped frames and estimated pose of a filmed performer."""
+@dataclass(frozen=True)
+class _Found:
+    """What a performer's video gives before any encoder."""
+
+    fps: float
+    frames: UInt8[np.ndarray, "N H W 3"]
+    pose: Pose
+    mask: UInt8[np.ndarray, "N H W"]
+
+
+def _filmed(tools: Tools, performer: Performer) -> _Found:
+    """Cropped frames and estimated pose of a filmed performer."""
     settings, video = tools.config.preprocess, video_file(performer)
     person = find_person(tools, video, settings.max_frames)
     frames = np.empty((len(person.track), settings.size, settings.size, 3), np.uint8)
     for n, frame in enumerate(read_frames(video, settings.max_frames, fps=settings.fps)):
         frames[n] = person.crop.apply(frame)
-    shape, motion = fit_body(*_fit_input(person, person.crop), settings.fit_steps)
+    shape, motion = _fit(person, tools.config, _num_train(len(frames), tools.config))
     keypoints = person.track.openpose18()
     keypoints[..., :2] = person.crop.points(keypoints[..., :2])
-    return person.info.fps, frames, pose_of_body(load_body(), shape, motion, settings.size, keypoints)
+    pose = pose_of_body(load_body(), shape, motion, settings.size, keypoints)
+    return _Found(person.info.fps, frames, pose, coverages(person.track.silhouettes, person.crop, person.track.scale, settings.size))
 
 
-def _rendered(tools: Tools, performer: RenderedPerformer) -> tuple[float, np.ndarray, Pose]:
-    """fps, decoded frames and exact pose of a rendered performer, whose picture is the crop."""
+def _rendered(tools: Tools, performer: RenderedPerformer) -> _Found:
+    """Decoded frames and exact pose of a rendered performer, whose picture is the crop."""
     source = rendered_source(performer, tools.config, tools.layout)
-    return performer.fps, np.stack(list(read_frames(source.video, tools.config.preprocess.max_frames))), source.pose
+    frames = np.stack(list(read_frames(source.video, tools.config.preprocess.max_frames)))
+    return _Found(performer.fps, frames, source.pose, source.mask)
 
 
-def _fit_input(person: FoundPerson, crop: Crop) -> tuple[np.ndarray, np.ndarray, float, tuple[float, float]]:
-    """Landmarks in px of the crop, world landmarks, and the assumed camera in px of the crop."""
-    height, width = person.info.height, person.info.width
-    landmarks = person.track.landmarks.copy()
+def _fit(person: FoundPerson, config: Config, num_train: int) -> tuple[BodyShape, BodyMotion]:
+    """The body in px of the crop, fitted to landmarks and outlines; its girths from the first `num_train` frames."""
+    height, width, crop, track = person.info.height, person.info.width, person.crop, person.track
+    landmarks = track.landmarks.copy()
     landmarks[..., :2] = crop.points(landmarks[..., :2])
-    return landmarks, person.track.world, *crop.camera(FOCAL_PRIOR * max(height, width), (width / 2, height / 2))
+    camera = crop.camera(FOCAL_PRIOR * max(height, width), (width / 2, height / 2))
+    outlines = Outlines(coverages(track.silhouettes, crop, track.scale, _OUTLINE_PX), crop.size, num_train)
+    return fit_body(landmarks, track.world, *camera, config.preprocess.fit_steps, outlines=outlines)
 
 
 def _num_train(num_frames: int, config: Config) -> int:

@@ -12,6 +12,7 @@ from dpscale.data.types import InputError
 from dpscale.preprocess.blazepose import NUM_LANDMARKS, BlazePose, Reading, Roi
 from dpscale.preprocess.decode import MIN_FRAMES
 from dpscale.preprocess.sides import mirrored, mirrored_frames, undecided_frames
+from dpscale.preprocess.silhouettes import Silhouette
 
 _OPENPOSE_FROM_LANDMARKS = (0, (11, 12), 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7)
 _INTERPOLATED_CONFIDENCE = 0.05
@@ -29,6 +30,10 @@ class PersonTrack:
     world: Float[np.ndarray, "N 33 3"]
     """Metres from the middle of the hips, camera axes."""
     found: Bool[np.ndarray, " N"]
+    silhouettes: tuple[Silhouette | None, ...]
+    """None where nobody was found."""
+    scale: float
+    """px of the full picture per px of the one that was looked at."""
 
     def __len__(self) -> int:
         return len(self.landmarks)
@@ -53,13 +58,22 @@ def track_person(
 
     Frames without the person, or where its front and back cannot be told apart, are interpolated with low confidence. Raises
     InputError, naming `source`, if there are fewer than two frames or the person is found in less than the part `min_detected` of them."""
-    readings: list[Reading | None] = []
+    readings: list[_Seen | None] = []
     roi: Roi | None = None
     for frame in frames:
         reading = _read(frame, blazepose, roi)
         roi = reading.next_roi if reading else None
-        readings.append(reading)
+        readings.append(_Seen(reading.landmarks, reading.world, Silhouette.of(reading)) if reading else None)
     return _filled(source, readings, min_detected, scale)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What stays of a reading."""
+
+    landmarks: Float[np.ndarray, "33 3"]
+    world: Float[np.ndarray, "33 3"]
+    silhouette: Silhouette
 
 
 def _read(frame: np.ndarray, blazepose: BlazePose, roi: Roi | None) -> Reading | None:
@@ -72,7 +86,7 @@ def _read(frame: np.ndarray, blazepose: BlazePose, roi: Roi | None) -> Reading |
     return reading
 
 
-def _filled(source: str, readings: list[Reading | None], min_detected: float, scale: float) -> PersonTrack:
+def _filled(source: str, readings: list[_Seen | None], min_detected: float, scale: float) -> PersonTrack:
     found = np.array([r is not None for r in readings], bool)
     if len(found) < MIN_FRAMES:
         raise InputError(f"{source}: number of frames is {len(found)}, at least {MIN_FRAMES} are needed: give a video of a moving person")
@@ -90,7 +104,7 @@ def _filled(source: str, readings: list[Reading | None], min_detected: float, sc
     landmarks = _interpolated(known, found)
     landmarks[~found, :, 2] *= _INTERPOLATED_CONFIDENCE
     landmarks[..., :2] *= scale
-    return PersonTrack(landmarks, _interpolated(world, found), found)
+    return PersonTrack(landmarks, _interpolated(world, found), found, tuple(r.silhouette if r else None for r in readings), scale)
 
 
 def _interpolated(known: Float[np.ndarray, "K 33 3"], found: Bool[np.ndarray, " N"]) -> Float[np.ndarray, "N 33 3"]:

@@ -30,6 +30,7 @@ class Rendered:
 
     video: Path
     pose: Pose
+    mask: UInt8[np.ndarray, "N H W"]
 
 
 def video_file(source: Performer | VideoDrive) -> Path:
@@ -58,8 +59,8 @@ def rendered_source(performer: RenderedPerformer, config: Config, layout: RunLay
         num_frames, size = _num_frames(performer, config), config.preprocess.size
         clip = render_performer(performer.performer_seed, performer.motion, num_frames, performer.fps, size, config.synth.supersampling)
         write_atomically(video, lambda path: write_h264(path, clip.frames, performer.fps))
-        write_atomically(truth, lambda path: np.savez_compressed(path, recipe=np.array(recipe), **_pose_arrays(clip.pose)))
-    return Rendered(video, _read_truth(truth))
+        write_atomically(truth, lambda path: np.savez_compressed(path, recipe=np.array(recipe), mask=clip.mask, **_pose_arrays(clip.pose)))
+    return Rendered(video, *_read_truth(truth))
 
 
 def clothed_surface(performer: Performer) -> Float[np.ndarray, "V 3"] | None:
@@ -96,7 +97,7 @@ def _num_frames(performer: RenderedPerformer, config: Config) -> int:
 def _recipe(performer: RenderedPerformer, config: Config) -> str:
     """Everything that decides the pixels of a rendered performer."""
     parts = {"seed": performer.performer_seed, "motion": performer.motion, "num_frames": _num_frames(performer, config), "fps": performer.fps,
-             "size": config.preprocess.size, "supersampling": config.synth.supersampling, "crf": _CRF}  # fmt: skip
+             "size": config.preprocess.size, "supersampling": config.synth.supersampling, "crf": _CRF, "truth": 2}  # fmt: skip
     return json.dumps(parts, sort_keys=True)
 
 
@@ -114,7 +115,7 @@ def _pose_arrays(pose: Pose) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def _read_truth(path: Path) -> Pose:
+def _read_truth(path: Path) -> tuple[Pose, UInt8[np.ndarray, "N H W"]]:
     with np.load(path) as a:
         motion = BodyMotion(a["rotations"], a["root"], float(a["focal_px"]), (float(a["center_px"][0]), float(a["center_px"][1])))
-        return Pose(a["keypoints"], a["iuv"], a["flow"], a["flow_valid"], BodyShape(a["betas"], a["log_scales"]), motion)
+        return Pose(a["keypoints"], a["iuv"], a["flow"], a["flow_valid"], BodyShape(a["betas"], a["log_scales"]), motion), a["mask"]

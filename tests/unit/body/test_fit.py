@@ -7,7 +7,10 @@ import torch
 from dpscale.body import fit
 from dpscale.body.camera import project
 from dpscale.body.motion import load_motion
+from dpscale.body.outline import Outlines
 from dpscale.body.parametric import SCALE_SEGMENTS, load_body
+from dpscale.body.rendered import render_performer
+from dpscale.body.surface_maps import rasterise_body
 from dpscale.data.types import BodyShape
 
 FOCAL, CENTER = 400.0, (128.0, 120.0)
@@ -64,6 +67,34 @@ def test_forward_kinematics_equals_the_bodys_own(walker):
     names = [body.keypoint_names.index(name) for name in fit.LANDMARK_OF_KEYPOINT]
     slow = body.keypoint_regressor[names] @ body.skin(body.shaped(shape), every, root.numpy().astype(float))
     np.testing.assert_allclose(skeleton.keypoints(rotations, joints, scales).numpy(), slow, atol=1e-4)  # float32 sums
+
+
+def test_an_outline_teaches_width_and_place():
+    """Landmarks that are all 2 px off, and the exact outline of a dressed performer: the body ends up inside it."""
+    clip, body = render_performer(1_000_004, "walk", 6, 8.0, 96, 1, yaw=0.0, with_flow=False), load_body()
+    motion = clip.pose.motion
+    posed = body.skin(body.shaped(clip.pose.shape), motion.rotations.astype(float), motion.root.astype(float))
+    names = list(fit.LANDMARK_OF_KEYPOINT)
+    points = body.keypoint_regressor[[body.keypoint_names.index(name) for name in names]] @ posed
+    landmarks, space = np.zeros((6, 33, 3)), np.zeros((6, 33, 3))
+    index = list(fit.LANDMARK_OF_KEYPOINT.values())
+    landmarks[:, index, :2], landmarks[:, index, 2] = project(points, motion.focal_px, motion.center_px)[0] + [2, 0], 1.0
+    space[:, index] = points - points[:, [names.index("left_hip"), names.index("right_hip")]].mean(1, keepdims=True)
+
+    def overlap(outlines):
+        shape, found = fit.fit_body(landmarks, space, motion.focal_px, motion.center_px, 80, body, outlines)
+        shaped = body.shaped(shape)
+        vertices = [body.skin(shaped, r[None].astype(float), t[None].astype(float))[0] for r, t in zip(found.rotations, found.root, strict=True)]
+        made = np.stack([rasterise_body(body, v, found.focal_px, found.center_px, 96, 96).face >= 0 for v in vertices])
+        truth = clip.mask >= 128
+        return shape, (made & truth).sum() / (made | truth).sum()
+
+    bare, without = overlap(None)
+    dressed, with_outline = overlap(Outlines(clip.mask, 96.0, 4))
+    assert not len(bare.girths)
+    assert with_outline > without + 0.15
+    assert with_outline > 0.7
+    assert dressed.girths.max() > 0.005
 
 
 def test_repeats_to_the_bit(walker):

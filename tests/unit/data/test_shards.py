@@ -19,11 +19,12 @@ def make_clip(num_frames: int = 5, size: int = 16) -> Clip:
     motion = BodyMotion(floats(num_frames, 7, 3, 3), floats(num_frames, 3), 1.2 / 0.7, (8.1, 7.9))
     pose = Pose(
         floats(num_frames, 18, 3), rng.integers(0, 256, (num_frames, size, size, 3), np.uint8), floats(num_frames, size, size, 2, dtype=np.float16),
-        rng.random((num_frames, size, size)) < 0.5, BodyShape(rng.normal(size=8), rng.normal(size=9)), motion,
+        rng.random((num_frames, size, size)) < 0.5, BodyShape(rng.normal(size=8), rng.normal(size=9), rng.normal(size=3)), motion,
     )  # fmt: skip
     return Clip(
         "anna", "main", 29.97, 4, pose, frames=rng.integers(0, 256, (num_frames, size, size, 3), np.uint8),
-        latents=floats(num_frames, 4, 2, 2, dtype=np.float16), image_embedding=floats(6), provenance={"key": "abc", "fit": "body_fit"},
+        latents=floats(num_frames, 4, 2, 2, dtype=np.float16), image_embedding=floats(6),
+        mask=rng.integers(0, 256, (num_frames, size, size), np.uint8), provenance={"key": "abc", "fit": "body_fit"},
     )  # fmt: skip
 
 
@@ -34,9 +35,9 @@ def assert_same(a: Clip, b: Clip) -> None:
         np.testing.assert_array_equal(getattr(a.pose, name), getattr(b.pose, name), err_msg=name)
     for name in ("rotations", "root"):
         np.testing.assert_array_equal(getattr(a.pose.motion, name), getattr(b.pose.motion, name), err_msg=name)
-    for name in ("betas", "log_scales"):
+    for name in ("betas", "log_scales", "girths"):
         np.testing.assert_array_equal(getattr(a.pose.shape, name), getattr(b.pose.shape, name), err_msg=name)
-    for name in ("frames", "latents", "image_embedding"):
+    for name in ("frames", "latents", "image_embedding", "mask"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
 
 

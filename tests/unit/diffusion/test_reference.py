@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation, binary_erosion
 
 from dpscale.body.rendered import render_performer
 from dpscale.data.types import keypoint_distance
@@ -33,7 +34,8 @@ def test_a_known_pose_gives_the_known_body_back(clip):
     known = _known(clip, slice(0, 8))
     made = reference_pictures(known, known.keypoints, known.iuv)
     body = known.iuv[..., 0] > 0
-    assert np.mean((made.warped == known.frames)[body]) > 0.97  # a few pixels share (part, u, v) with another
+    miss = np.abs(made.warped.astype(int) - known.frames)[body]
+    assert np.mean(miss <= 8) > 0.95  # neighbours on the surface weigh a little, and a few pixels share (part, u, v) with another
 
 
 def test_pixels_come_from_usable_frames_alone(clip):
@@ -53,6 +55,29 @@ def test_the_background_is_what_stays_when_the_body_moves():
     frames = np.where(iuv[..., :1] > 0, 0, scene).astype(np.uint8)
     made = reference_pictures(KnownFrames(frames, iuv, np.zeros((2, 18, 3), np.float32)), np.zeros((1, 18, 3), np.float32), iuv[:1])
     np.testing.assert_array_equal(made.background, scene)
+
+
+def test_only_pixels_that_show_the_person_lend_colours_and_the_rest_is_background(clip):
+    """A body fitted too wide: its outer pixels show the scene, and what they would lend is left out."""
+    frames, mask = clip.frames[:4].copy(), np.zeros((4, 96, 96), np.uint8)
+    narrow = binary_erosion(clip.pose.iuv[:4, ..., 0] > 0, np.ones((1, 3, 3), bool))
+    mask[narrow] = 255
+    frames[~narrow] = [255, 0, 255]
+    known = KnownFrames(frames, clip.pose.iuv[:4], clip.pose.keypoints[:4], mask)
+    made = reference_pictures(known, known.keypoints, known.iuv)
+    body = known.iuv[..., 0] > 0
+    assert (made.warped[body] == [255, 0, 255]).all(-1).mean() < 0.02
+    assert (known.background[~binary_dilation(body.any(0), np.ones((9, 9)))] == [255, 0, 255]).all()
+
+
+def test_where_the_person_always_stood_the_background_is_filled_from_around():
+    frames, iuv = np.full((1, 64, 64, 3), 200, np.uint8), np.zeros((1, 64, 64, 3), np.uint8)
+    iuv[0, 20:40, 20:40, 0] = 2
+    frames[iuv[..., 0] > 0] = 0
+    frames[0, :, 50:] = 100
+    background = KnownFrames(frames, iuv, np.zeros((1, 18, 3), np.float32)).background
+    assert background[20:40, 20:40].min() > 150
+    np.testing.assert_array_equal(background[:, 55:], 100)
 
 
 def test_without_a_body_the_background_is_all_there_is(clip):

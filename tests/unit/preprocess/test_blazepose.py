@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.ndimage import map_coordinates
 
 from dpscale.body.rendered import render_performer
 from dpscale.data.types import InputError
@@ -15,13 +14,6 @@ def standing():
     return render_performer(1_000_003, "walk", 1, 10.0, 192, 1, yaw=0.0)
 
 
-def test_bilinear_equals_scipy():
-    rng = np.random.default_rng(0)
-    picture, points = rng.uniform(0, 255, (20, 30, 3)), rng.uniform(-3, 32, (8, 9, 2))
-    slow = np.stack([map_coordinates(picture[..., c], [points[..., 1], points[..., 0]], order=1, mode="grid-constant") for c in range(3)], -1)
-    np.testing.assert_allclose(blazepose._bilinear(picture, points), slow, atol=1e-9)
-
-
 def test_a_cut_is_where_the_region_says():
     picture = np.zeros((100, 100, 3), np.uint8)
     picture[30:34, 60:64] = 255
@@ -29,6 +21,7 @@ def test_a_cut_is_where_the_region_says():
     rows, columns = np.nonzero(roi.cut(picture, 64)[..., 0] > 100)
     back = roi.to_picture((np.array([columns.mean(), rows.mean()]) + 0.5) / 64 - 0.5)
     np.testing.assert_allclose(back, [62, 32], atol=0.3)
+    np.testing.assert_allclose(roi.to_picture(roi.from_picture(back)), back)
 
 
 def test_boxes_of_one_person_form_one_group():

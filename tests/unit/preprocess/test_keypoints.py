@@ -56,7 +56,7 @@ def test_openpose_order_and_the_neck():
     landmarks = np.zeros((1, 33, 3))
     landmarks[0, :, 0], landmarks[0, :, 2] = np.arange(33), 1.0
     landmarks[0, 12, 2] = 0.25
-    points = PersonTrack(landmarks, np.zeros((1, 33, 3)), np.ones(1, bool)).openpose18()[0]
+    points = PersonTrack(landmarks, np.zeros((1, 33, 3)), np.ones(1, bool), (None,), 1.0).openpose18()[0]
     np.testing.assert_array_equal(points[:, 0], [0, 11.5, 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7])
     assert points[1, 2] == 0.25
 
