@@ -15,6 +15,7 @@ JOBS = {
     "optimize": "joint optimisation of the videos (Algorithm 1)",
     "evaluate": "metrics, mp4s and contact sheets of the finished videos",
     "report": "one HTML page and summary.json from what is there",
+    "ingest": "list the clips of a data set -> clips.parquet",
     "inspect": "list preprocessed clips, check every row, draw contact sheets",
     "synth": "write rendered performers: mp4 and exact truth",
     "pretrain": "train the packaged base model on rendered performers",
@@ -30,6 +31,13 @@ def parser() -> argparse.ArgumentParser:
             job.add_argument("folder", type=Path, metavar="DIR", help="run folder, its shards/ or one shard")
             job.add_argument("--out", type=Path, metavar="DIR", help="folder for the contact sheets; none: beside each shard")
             continue
+        if name == "ingest":
+            job.add_argument(
+                "folder", type=Path, metavar="DIR|TABLE", help="folder of videos, TikTok dataset, folders of daily videos, or a table of clips"
+            )
+            job.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for clips.parquet; none: this one")
+            job.add_argument("--kind", default="auto", choices=("auto", "manifest", "tiktok", "daily", "clips"), help="the layout; auto: recognised")
+            continue
         job.add_argument("config", nargs="?", type=Path, metavar="CONFIG.toml", help="settings; none: a small preset from jobs/configs")
         job.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, for example finetune.lr=1e-5; repeatable")
         job.add_argument("--out", type=Path, metavar="DIR", help="run folder, instead of <run.root>/<run.name>")
@@ -38,5 +46,9 @@ def parser() -> argparse.ArgumentParser:
             job.add_argument("--retry-quarantined", action="store_true", help="try clips again that an earlier run found unusable")
         if name in TAKES_PERFORMERS:
             job.add_argument("--performer", action="append", default=[], metavar="NAME=CLIP.mp4", help="one more performer; repeatable")
+            job.add_argument(
+                "--clips", type=Path, metavar="TABLE", help="performers from a table of clips (.csv or .parquet, as `dpscale ingest` writes)"
+            )
+            job.add_argument("--person", type=int, metavar="N", help="of the videos of --performer: which of several people, by prominence")
             job.add_argument("--drive", action="append", default=[], metavar="FILE.mp4", help="one more driving video (or NAME=FILE.mp4); repeatable")
     return top

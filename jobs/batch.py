@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dpscale.config.schema import Config, VideoConfig
+from dpscale.config.schema import Config
+from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import Outcome
 from dpscale.tracking.tracker import Tracker

@@ -22,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.job == "inspect":
             return import_module("jobs.inspect").run(arguments.folder, arguments.out)
+        if arguments.job == "ingest":
+            return import_module("jobs.ingest").run(arguments.folder, arguments.out, arguments.kind)
         config = config_of(arguments)
         if arguments.dry_run:
             return import_module("jobs.dry_run").run(config)

@@ -34,14 +34,14 @@ class Progress:
             yield
 
     def ended(self, stage: str, outcomes: Sequence[Outcome], seconds: float) -> None:
-        """The stage's lasting line, and one for each failure."""
+        """The stage's lasting line, and one for each failure and each note."""
         made, skipped = sum(o.ok and not o.skipped for o in outcomes), sum(o.skipped for o in outcomes)
         counts = {"done": made, "already there": skipped, "failed": len(outcomes) - made - skipped}
         words = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
         self.say(f"{stage:<10}  {clock(seconds):>8}  {words or 'nothing to do'}")
         for outcome in outcomes:
-            if not outcome.ok:
-                self.say(f"  {outcome.name}: {outcome.error}")
+            if outcome.error or outcome.note:
+                self.say(f"  {outcome.name}: {outcome.error or outcome.note}")
 
     def _count(self, stage: str) -> tuple[int, int]:
         finished = [piece.finished for piece in pieces(self._config, self._layout) if piece.stage == stage]

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dpscale.config.load import ConfigError, differences, resolved
+from dpscale.config.load import ConfigError, differences, read_resolved, resolved
 from dpscale.config.schema import Config
 from dpscale.data.checkpoint import TEMPORARY, write_json
 from dpscale.data.layout import RunLayout
@@ -45,7 +45,7 @@ def check_unchanged(config: Config, layout: RunLayout) -> None:
     """Raises ConfigError that lists the keys whose change would mix the results of two settings in one folder."""
     if not layout.resolved_config.exists():
         return
-    changed = differences(json.loads(layout.resolved_config.read_text()), resolved(config))
+    changed = differences(read_resolved(layout.resolved_config), resolved(config))
     if changed:
         lines = "\n".join(f"  {key}: was {json.dumps(old)}, is now {json.dumps(new)}" for key, (old, new) in changed.items())
         raise ConfigError(

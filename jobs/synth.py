@@ -7,7 +7,8 @@ import time
 import ray
 
 from dpscale.body.rendered import TRAINING_MOTIONS
-from dpscale.config.schema import Config, RenderedPerformer
+from dpscale.config.schema import Config
+from dpscale.config.sources import RenderedPerformer
 from dpscale.data.layout import RunLayout
 from dpscale.data.seeds import derive
 from dpscale.preprocess.sources import rendered_source

@@ -97,6 +97,8 @@ def _describe(schema: Schema) -> str:
     if "anyOf" in schema:
         words = [_describe(_resolve(option)) for option in schema["anyOf"] if option.get("type") != "null"]
         return " or ".join(words) + (" (or left out)" if {"type": "null"} in schema["anyOf"] else "")
+    if "discriminator" in schema:
+        return f"a table whose kind is one of {', '.join(schema['discriminator']['mapping'])}"
     if "enum" in schema:
         return "one of " + ", ".join(map(str, schema["enum"]))
     if "const" in schema:

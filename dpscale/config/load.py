@@ -16,7 +16,7 @@ from dpscale.config.schema import Config
 
 _HARMLESS = re.compile(
     r"(run\.root|ray\.(?!torch_threads).*|scheduler\..*|tracking\..*|drives|performers|videos(\..*)?"
-    r"|preprocess\.num_actors|finetune\.(max_concurrent|max_failures|checkpoint_every|nvme_path)|pretrain\.(.*_steps|checkpoint_every_s))"
+    r"|preprocess\.(num_actors|encode_actors)|finetune\.(max_concurrent|max_failures|checkpoint_every|nvme_path)|pretrain\.(.*_steps|checkpoint_every_s))"
 )
 """Keys that change how a run is carried out, not what comes out. (`performers` and `drives` themselves: one more or one fewer;
 a changed one differs in a key below.)"""
@@ -98,6 +98,15 @@ def _cover(below: Any, above: Any) -> Any:
 def resolved(config: Config) -> dict[str, Any]:
     """Every setting as JSON values: what goes into the run folder."""
     return json.loads(config.model_dump_json())
+
+
+def read_resolved(path: Path) -> dict[str, Any]:
+    """A resolved config that an earlier command wrote. A setting that an older version did not have counts as its default."""
+    written = json.loads(path.read_text())
+    try:
+        return resolved(Config.model_validate(written))
+    except ValidationError:
+        return written
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -7,20 +7,18 @@ source. Small runs override them in ``jobs/configs/*.toml``. This module imports
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="Lower case letters, digits, '-' and '_': it names folders.")]
-RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Letters, digits, '.', '-' and '_': it names a folder.")]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings: unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
+from dpscale.config.estimators import BlazePoseKeypoints, BodyFitSurface, Keypoints, SmoothingConfig, Surface
+from dpscale.config.section import RunName, Section, Seed
+from dpscale.config.sources import (
+    Drive,
+    Performer,
+    SelfDrive,
+    VideoConfig,
+)
 
 # --------------------------------------------------------------------------------------- the run
 
@@ -42,75 +40,6 @@ class RayConfig(Section):
     dashboard: bool = Field(default=False, description="Start Ray's dashboard (on loopback).")
 
 
-# ------------------------------------------------------------------------------- who and what to do
-
-
-class VideoPerformer(Section):
-    """A performer given as a video file of one person."""
-
-    kind: Literal["video"] = "video"
-    name: Name
-    path: Path = Field(description="Video file that PyAV can decode.")
-
-
-class RenderedPerformer(Section):
-    """A rendered performer with exact truth; body, clothes, light and background follow from the seed."""
-
-    kind: Literal["rendered"] = "rendered"
-    name: Name
-    performer_seed: Seed = Field(description="Seeds of 1,000,000 and above are kept out of base training.")
-    motion: str = Field(default="dance_a", pattern=r"^[a-z0-9_]+$", description="Recording of pybullet_data: humanoid3d_<motion>.txt.")
-    num_frames: int = Field(default=100, ge=2, le=100_000)
-    fps: float = Field(default=30.0, gt=0, le=240)
-
-
-class Pose2simPerformer(Section):
-    """The balancing man of pose2sim's single-person demo (BSD-3-Clause), read from the installed package."""
-
-    kind: Literal["pose2sim"] = "pose2sim"
-    name: Name
-    camera: Literal["cam01", "cam02", "cam03", "cam04"] = Field(default="cam02", description="cam02 sees him from the front.")
-
-
-Performer = Annotated[VideoPerformer | RenderedPerformer | Pose2simPerformer, Field(discriminator="kind")]
-
-
-class SelfDrive(Section):
-    """Drive with the held-out part of the performer's own video: the truth is known."""
-
-    kind: Literal["self"] = "self"
-    name: Name = "self"
-
-
-class VideoDrive(Section):
-    """Drive with the movement of the person in another video."""
-
-    kind: Literal["video"] = "video"
-    name: Name
-    path: Path
-    max_frames: int = Field(default=300, ge=2, le=100_000)
-
-
-class MotionDrive(Section):
-    """Drive the performer's own fitted body, in its own camera, with recorded motion capture."""
-
-    kind: Literal["motion"] = "motion"
-    name: Name
-    motion: str = Field(default="dance_b", pattern=r"^[a-z0-9_]+$", description="Recording of pybullet_data: humanoid3d_<motion>.txt.")
-    num_frames: int = Field(default=60, ge=2, le=100_000)
-    fps: float | None = Field(default=None, gt=0, le=240, description="Frame rate of the video to make; none: the performer's own.")
-
-
-Drive = Annotated[SelfDrive | VideoDrive | MotionDrive, Field(discriminator="kind")]
-
-
-class VideoConfig(Section):
-    """One video to make: a performer doing a drive's movement."""
-
-    performer: Name
-    drive: Name = "self"
-
-
 # ------------------------------------------------------------------------------------------ stages
 
 
@@ -129,8 +58,15 @@ class PreprocessConfig(Section):
     train_fraction: float = Field(default=0.8, gt=0, lt=1, description="Leading part that trains; the contiguous tail tests (S, A.1: 80/20).")
     crop_margin: float = Field(default=1.15, ge=1, le=4, description="Side of the crop over the extent of the person in all frames.")
     min_detected: float = Field(default=0.5, gt=0, le=1, description="Part of the frames in which a person must be found.")
+    keypoints: Keypoints = BlazePoseKeypoints()
+    surface: Surface = BodyFitSurface()
+    flow: Literal["mesh", "iuv"] = Field(default="mesh", description="Human flow from the body's mesh (METHOD 5) or from equal (part, u, v).")
+    smoothing: SmoothingConfig = SmoothingConfig()
+    look_every: int = Field(default=5, ge=1, le=1000, description="People are looked for in each such frame, to tell several apart.")
     fit_steps: int = Field(default=300, ge=1, le=100_000, description="Optimiser steps of the body fit.")
-    num_actors: int = Field(default=1, ge=1, le=10_000, description="Most preprocessing actors at once.")
+    num_actors: int = Field(default=1, ge=1, le=10_000, description="Most actors at once that look for people, and as many that cut and draw.")
+    encode_actors: int = Field(default=1, ge=1, le=10_000, description="Most actors at once that encode frames.")
+    encode_gpus: float = Field(default=0.0, ge=0, le=8, description="GPUs of each of them.")
 
 
 class AutoencoderTrainConfig(Section):

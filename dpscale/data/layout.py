@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpscale.config.schema import Config, VideoConfig
+from dpscale.config.schema import Config
+from dpscale.config.sources import VideoConfig
 
 _SAFE_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
 
@@ -49,6 +50,14 @@ class RunLayout:
     def quarantine(self) -> Path:
         """Clips that preprocessing could not use (Parquet)."""
         return self.root / "quarantine.parquet"
+
+    def step(self, kind: str, key: str) -> Path:
+        """A result inside preprocessing that other results follow from (.npz), by the hash of what it follows from."""
+        return self.root / "steps" / f"{safe_name(kind)}-{key[:32]}.npz"
+
+    def parts(self, performer: str, clip: str, key: str) -> Path:
+        """Folder of the parts of a shard that is being made."""
+        return self.root / "steps" / f"{safe_name(performer)}--{safe_name(clip)}-{key[:32]}"
 
     def source_video(self, performer: str) -> Path:
         """Where a rendered performer's footage is written before preprocessing."""

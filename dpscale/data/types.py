@@ -112,6 +112,8 @@ class Outcome:
     """None, or what went wrong and what to do about it, in one paragraph."""
     skipped: bool = False
     """Finished by an earlier run of the same command."""
+    note: str = ""
+    """What the user should know although all went well."""
 
     @property
     def ok(self) -> bool:

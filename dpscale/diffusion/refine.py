@@ -27,24 +27,34 @@ def refine(
 ) -> Float[Tensor, "N C h w"]:
     """Latents of a video of N frames (conditions with B = 1, F = N).
 
-    Noise of `strength` (0 < strength <= 1: the part of the DDIM steps that is run) is added to `guidance`, E_enc(V_s), in
-    latent space and denoised from there; without guidance the start is pure noise, whatever the strength. At every step the
-    predictions of overlapping windows are averaged. Deterministic: the noise comes from `seed` alone."""
+    Noise of `strength` (0 < strength <= 1: the part of the diffusion time, and of the DDIM steps, that is run) is added to
+    `guidance`, E_enc(V_s), in latent space and denoised from there; without guidance the start is pure noise, whatever the strength. At
+    every step the predictions of overlapping windows are averaged. Deterministic: the noise comes from `seed` alone."""
     conditions = replace(conditions, pose_features=_pose_features(denoiser, conditions, settings))
     num_frames, (height, width) = conditions.pose_features.shape[2], conditions.pose_features.shape[3:]
     noise = torch.randn((1, denoiser.latent_channels, num_frames, height, width), generator=torch.Generator().manual_seed(seed))
     noise = noise.to(conditions.pose_features)
-    schedule = DDIMScheduler.from_config(noise_schedule.config)
-    schedule.set_timesteps(settings.sampling_steps)
-    timesteps = schedule.timesteps
-    latents = noise
-    if guidance is not None:
-        timesteps = timesteps[-max(1, round(settings.sampling_steps * strength)) :]
-        latents = schedule.add_noise(guidance.transpose(0, 1)[None], noise, timesteps[:1])
-    for timestep in timesteps:
+    schedule = sampling_schedule(noise_schedule, settings.sampling_steps, 1.0 if guidance is None else strength)
+    latents = noise if guidance is None else schedule.add_noise(guidance.transpose(0, 1)[None], noise, schedule.timesteps[:1])
+    for timestep in schedule.timesteps:
         prediction = _predict(denoiser, latents, timestep, conditions, settings)
         latents = schedule.step(prediction, timestep, latents, eta=0.0, return_dict=False)[0]
     return latents[0].transpose(0, 1)
+
+
+def sampling_schedule(noise_schedule: DDIMScheduler, sampling_steps: int, strength: float) -> DDIMScheduler:
+    """DDIM over the part `strength` of the diffusion time, in the same part of `sampling_steps`, at least one.
+
+    Where they divide the time evenly these are the last steps of the whole schedule; with few steps the start stays where the
+    strength puts it, and the last step always ends without noise."""
+    num_steps = max(1, round(sampling_steps * strength))
+    num_timesteps = num_steps * max(1, round(noise_schedule.config.num_train_timesteps * strength / num_steps))
+    betas = noise_schedule.betas[:num_timesteps].tolist()
+    schedule = DDIMScheduler.from_config(
+        noise_schedule.config, num_train_timesteps=len(betas), trained_betas=betas, rescale_betas_zero_snr=False, timestep_spacing="trailing"
+    )
+    schedule.set_timesteps(num_steps)
+    return schedule
 
 
 def _pose_features(denoiser: PoseDenoiser, conditions: Conditions, settings: DiffusionConfig) -> Float[Tensor, "1 P N h w"]:

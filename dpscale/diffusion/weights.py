@@ -51,7 +51,8 @@ class PoseVideoModel:
     @torch.no_grad()
     def embed_image(self, frame: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, " D"]:
         """CLIP image embedding of a picture."""
-        return self.embed_images(to_unit(frame[None]))[0].numpy()
+        device = next(self.image_encoder.parameters()).device
+        return self.embed_images(to_unit(frame[None]).to(device))[0].cpu().numpy()
 
     def embed_images(self, frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
         """CLIP image embeddings of pictures in -1..1."""

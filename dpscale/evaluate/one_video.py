@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from dpscale.config.schema import Config, VideoConfig
+from dpscale.config.schema import Config
+from dpscale.config.sources import VideoConfig
 from dpscale.data.checkpoint import commit_folder, marker_of, write_json
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import read_clip

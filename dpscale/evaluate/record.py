@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dpscale.config.schema import VideoConfig
+from dpscale.config.sources import VideoConfig
 
 if TYPE_CHECKING:  # readers of records need none of what makes them
     from dpscale.evaluate.study import Case, Study

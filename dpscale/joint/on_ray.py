@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import ray
 import torch
 
-from dpscale.config.schema import Config, VideoConfig
+from dpscale.config.schema import Config
+from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.joint.checkpoint import VideoStore, state_name
 from dpscale.joint.loop import advance, is_finished, start

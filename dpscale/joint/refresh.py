@@ -11,7 +11,8 @@ from jaxtyping import UInt8
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from dpscale.config.schema import Config, VideoConfig
+from dpscale.config.schema import Config
+from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.seeds import derive
 from dpscale.diffusion.conditions import Conditions, pose_maps

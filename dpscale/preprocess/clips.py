@@ -1,39 +1,40 @@
-"""From a performer or a drive to a whole Clip: the stage's steps in their order, for one clip in one process."""
+"""One clip's steps as plain functions: find the person and fit the body; cut frames and draw the pose, some frames at a time; encode."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
-from pathlib import Path
+from itertools import islice
+from typing import Literal, TypeVar
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
 
-from dpscale.body.fit import FOCAL_PRIOR, fit_body
-from dpscale.body.outline import Outlines
 from dpscale.body.parametric import load_body
-from dpscale.config.schema import Config, Drive, MotionDrive, Performer, RenderedPerformer, VideoDrive
-from dpscale.data.checkpoint import write_atomically
+from dpscale.config.schema import Config
+from dpscale.config.sources import MotionDrive, Performer, Pose2simPerformer, RenderedPerformer, VideoDrive, VideoPerformer
 from dpscale.data.layout import RunLayout
-from dpscale.data.shards import read_clip, write_clip
-from dpscale.data.types import BodyMotion, BodyShape, Clip, Pose
+from dpscale.data.shards import ShardReader
+from dpscale.data.types import BodyMotion, Clip, InputError, Pose
 from dpscale.diffusion.weights import PoseVideoModel, load_model
 from dpscale.preprocess.blazepose import BlazePose
-from dpscale.preprocess.crop import Crop, crop_around
-from dpscale.preprocess.decode import VideoInfo, probe, read_frames
+from dpscale.preprocess.decode import read_frames
 from dpscale.preprocess.drive import Movement, drive_by_movement, drive_by_recording
-from dpscale.preprocess.keypoints import PersonTrack, track_person
+from dpscale.preprocess.estimates import Picture, estimators, keypoints_in_crop, pictures_in_crop
+from dpscale.preprocess.fitted import fit_person, load_body_of, num_train, save_body
+from dpscale.preprocess.iuv_flow import clip_flow
+from dpscale.preprocess.keys import body_key, max_frames_of, track_key
 from dpscale.preprocess.latents import encode_frames
+from dpscale.preprocess.person import find_driver, find_person, load_person, save_person
 from dpscale.preprocess.silhouettes import coverages
-from dpscale.preprocess.sources import clothed_surface, rendered_source, video_file
+from dpscale.preprocess.sources import clothed_surface, footage_of, rendered_source
 from dpscale.preprocess.surface import pose_of_body
 
-_SEARCH_PX = 1280
-"""Longer side of the picture in which the person is looked for: enough for BlazePose's 256 px around a person."""
-_OUTLINE_PX = 128
-"""Side of the crop's outlines for the body fit: finer ones cost more and say no more than BlazePose's 256 px around a person."""
+T = TypeVar("T")
+
+_CHUNK_BYTES, _BYTES_PER_PX, _MOST_FRAMES = 2**24, 12, 64
+"""Of the frames that are worked on together: picture, IUV, flow and masks take about 12 bytes a pixel."""
 
 
 @dataclass(frozen=True)
@@ -49,126 +50,151 @@ class Tools:
 
     @cached_property
     def model(self) -> PoseVideoModel:
-        return load_model(self.config.diffusion)
+        model = load_model(self.config.diffusion)
+        if self.config.preprocess.encode_gpus > 0:
+            for module in (model.autoencoder, model.image_encoder):
+                module.to("cuda")
+        return model
 
 
 @dataclass(frozen=True)
-class FoundPerson:
-    """Pass one over a video: where the person is."""
+class Chunk:
+    """Consecutive frames of a clip."""
 
-    info: VideoInfo
-    track: PersonTrack
-    crop: Crop
+    start: int
+    """Number of the first frame."""
+    num_frames: int
+    """Of the whole clip."""
+    clip: Clip
+    """These frames alone; latents are still missing."""
 
 
-def write_main(tools: Tools, performer: Performer, provenance: dict[str, str]) -> None:
-    """Clip `main` of a performer, written to its shard. Raises InputError."""
-    torch.set_num_threads(tools.config.ray.torch_threads)
+# ------------------------------------------------------------------------- find the person, fit the body
+
+
+def prepare_person(tools: Tools, source: Performer | VideoDrive, digest: str) -> str:
+    """Leaves the fitted body of a filmed performer or driver, or the footage and truth of a rendered one, in the run folder.
+
+    Returns what the user should know about the choice of the person, mostly nothing. Raises InputError."""
+    if isinstance(source, RenderedPerformer):
+        rendered_source(source, tools.config, tools.layout)
+        return ""
+    body = tools.layout.step("body", body_key(tools.config, source, digest))
+    track = tools.layout.step("track", track_key(tools.config, source, digest))
+    if not track.exists():
+        number = None if isinstance(source, Pose2simPerformer) else source.person
+        max_frames = max_frames_of(tools.config, source)
+        find = find_driver if isinstance(source, VideoDrive) else find_person
+        save_person(track, find(footage_of(source), max_frames, number, tools.config.preprocess, tools.blazepose))
+    person = load_person(track)
+    if not body.exists():
+        save_body(body, fit_person(person, tools.config.preprocess))
+    return person.note
+
+
+# ------------------------------------------------------------------------------ cut frames, draw the pose
+
+
+def main_chunks(tools: Tools, performer: Performer, digest: str, provenance: dict[str, str]) -> Iterator[Chunk]:
+    """Clip `main` of a performer, after `prepare_person`. Raises InputError."""
     if isinstance(performer, RenderedPerformer):
-        found, made_by = _rendered(tools, performer), "exact truth of the renderer"
+        yield from _rendered_chunks(tools, performer, provenance | {"pose": "exact truth of the renderer"} | _versions())
     else:
-        found, made_by = _filmed(tools, performer), f"{tools.blazepose.name}, body fit"
-    clip = Clip(
-        performer.name, "main", found.fps, _num_train(len(found.frames), tools.config), found.pose, found.frames,
-        encode_frames(tools.model, found.frames), tools.model.embed_image(found.frames[0]), found.mask,
-        provenance | {"pose": made_by} | _versions(),
-    )  # fmt: skip
-    write_clip(tools.layout.shard(performer.name, "main"), clip)
+        made_by = estimators(tools.config, performer, tools.blazepose.name)
+        yield from _filmed_chunks(tools, performer, digest, provenance | {"pose": made_by} | _versions())
 
 
-def write_movement(tools: Tools, drive: VideoDrive, path: Path, key: str) -> None:
-    """The movement of the person in a driving video, fitted once for all performers, to `path` (.npz). Raises InputError."""
-    torch.set_num_threads(tools.config.ray.torch_threads)
-    person = find_person(tools, drive.path, drive.max_frames)
-    shape, motion = _fit(person, tools.config, len(person.track))
-    numbers = {"focal_px": motion.focal_px, "center_px": motion.center_px, "fps": person.info.fps, "key": key}
-    arrays = {"log_scales": shape.log_scales, "betas": shape.betas, "girths": shape.girths, "rotations": motion.rotations, "root": motion.root}
-    arrays |= {name: np.array(value) for name, value in numbers.items()}
-    write_atomically(path, lambda target: np.savez_compressed(target, **arrays))
-
-
-def write_driving(tools: Tools, performer: Performer, drive: Drive, movement: Path, provenance: dict[str, str]) -> None:
-    """Clip `<drive>` of a performer: the drive's movement on the performer's own body. Clip `main` and `movement` must be there."""
-    body, main, size = load_body(), read_clip(tools.layout.shard(performer.name, "main")), tools.config.preprocess.size
-    reference = Movement(main.pose.shape, main.pose.motion, main.fps)
+def driving_chunks(tools: Tools, performer: Performer, drive: MotionDrive | VideoDrive, digest: str, provenance: dict[str, str]) -> Iterator[Chunk]:
+    """Clip `<drive>` of a performer: the drive's movement on the performer's own body. Clip `main` must be there, and the driver's body."""
+    body, main, size = load_body(), ShardReader(tools.layout.shard(performer.name, "main")), tools.config.preprocess.size
+    reference = Movement(main.shape, main.motion, main.fps)
     if isinstance(drive, MotionDrive):
         fps = drive.fps or main.fps
         motion = drive_by_recording(body, reference, drive.motion, drive.num_frames, fps, size)
     else:
-        driver = read_movement(movement)
+        driver = load_body_of(tools.layout.step("body", body_key(tools.config, drive, digest))).movement
         fps, motion = driver.fps, drive_by_movement(body, reference, driver, size)
-    pose = pose_of_body(body, reference.shape, motion, size, surface=clothed_surface(performer))
     provenance = provenance | {"pose": f"{drive.kind} on the performer's body"} | _versions()
-    write_clip(tools.layout.shard(performer.name, drive.name), Clip(performer.name, drive.name, fps, len(pose), pose, provenance=provenance))
+    surface, num_frames = clothed_surface(performer), len(motion.root)
+    for start in range(0, num_frames, _chunk_frames(size)):
+        pose = _drawn(Movement(reference.shape, motion, fps), start, size, None, surface).at(slice(0, _chunk_frames(size)))
+        yield Chunk(start, num_frames, Clip(performer.name, drive.name, fps, num_frames, pose, provenance=provenance))
 
 
-def find_person(tools: Tools, video: Path, max_frames: int) -> FoundPerson:
-    """Follows the person nearest the camera through the video, and the square that holds that person in all frames."""
-    settings = tools.config.preprocess
-    info = probe(video, settings.fps)
-    shrink = min(1.0, _SEARCH_PX / max(info.height, info.width))
-    track = track_person(str(video), read_frames(video, max_frames, _SEARCH_PX, settings.fps), tools.blazepose, settings.min_detected, 1 / shrink)
-    return FoundPerson(info, track, crop_around(track.extent(), info.height, info.width, settings.crop_margin, settings.size))
+def _filmed_chunks(tools: Tools, performer: VideoPerformer | Pose2simPerformer, digest: str, provenance: dict[str, str]) -> Iterator[Chunk]:
+    config, settings, footage = tools.config, tools.config.preprocess, footage_of(performer)
+    person = load_person(tools.layout.step("track", track_key(config, performer, digest)))
+    fitted = load_body_of(tools.layout.step("body", body_key(config, performer, digest)))
+    keypoints = keypoints_in_crop(config, performer, footage, person, fitted.crop)
+    num_frames, count = len(person.track), _chunk_frames(settings.size)
+    train = num_train(num_frames, settings.train_fraction, performer.split if isinstance(performer, VideoPerformer) else "auto")
+    pictures = pictures_in_crop(config, performer, footage, fitted.crop)
+    ahead = _taken(pictures, 1, str(footage.path))
+    for start in range(0, num_frames, count):
+        here = slice(start, min(start + count, num_frames))
+        own = ahead + _taken(pictures, min(here.stop + 1, num_frames) - start - 1, str(footage.path))
+        ahead = own[here.stop - start :]
+        mask = coverages(person.track.silhouettes[here], fitted.crop, person.track.scale, settings.size)
+        drawn = _drawn(fitted.movement, start, settings.size, keypoints, None)
+        pose = _observed(drawn, own, settings.flow).at(slice(0, here.stop - start))
+        colours = np.stack([picture.colours for picture in own[: here.stop - start]])
+        clip = Clip(performer.name, "main", fitted.movement.fps, train, pose, colours, None, None, mask, provenance)
+        yield Chunk(start, num_frames, clip)
 
 
-def read_movement(path: Path) -> Movement:
-    with np.load(path) as a:
-        motion = BodyMotion(a["rotations"], a["root"], float(a["focal_px"]), (float(a["center_px"][0]), float(a["center_px"][1])))
-        return Movement(BodyShape(a["betas"], a["log_scales"], a["girths"]), motion, float(a["fps"]))
+def _observed(drawn: Pose, pictures: list[Picture], flow: Literal["mesh", "iuv"]) -> Pose:
+    """The drawn pose of a chunk and, where there is one, of the frame after it: with the IUV of the pictures, if they have their own, and
+    with flow from IUV if that is wanted."""
+    iuv = drawn.iuv if pictures[0].iuv is None else np.stack([picture.iuv for picture in pictures])
+    if flow == "iuv":
+        found = clip_flow(iuv)
+        drawn = replace(drawn, flow=found.flow, flow_valid=found.valid)
+    return replace(drawn, iuv=iuv, flow_valid=drawn.flow_valid & (iuv[..., 0] > 0))
 
 
-def movement_key(path: Path) -> str | None:
-    """The key with which a driving movement was fitted; None if it is not there."""
-    if not path.exists():
-        return None
-    with np.load(path) as arrays:
-        return str(arrays["key"])
+def _rendered_chunks(tools: Tools, performer: RenderedPerformer, provenance: dict[str, str]) -> Iterator[Chunk]:
+    """The picture of a rendered performer is the crop."""
+    settings, source = tools.config.preprocess, rendered_source(performer, tools.config, tools.layout)
+    num_frames, count = len(source.pose), _chunk_frames(settings.size)
+    frames = read_frames(source.video, settings.max_frames)
+    for start in range(0, num_frames, count):
+        here = slice(start, min(start + count, num_frames))
+        pictures = np.stack(_taken(frames, here.stop - start, str(source.video)))
+        train = num_train(num_frames, settings.train_fraction)
+        clip = Clip(performer.name, "main", performer.fps, train, source.pose.at(here), pictures, None, None, source.mask[here], provenance)
+        yield Chunk(start, num_frames, clip)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What a performer's video gives before any encoder."""
-
-    fps: float
-    frames: UInt8[np.ndarray, "N H W 3"]
-    pose: Pose
-    mask: UInt8[np.ndarray, "N H W"]
+def _taken(frames: Iterator[T], count: int, video: str) -> list[T]:
+    """The next `count` frames. Raises InputError if the video has fewer."""
+    taken = list(islice(frames, count))
+    if len(taken) < count:
+        raise InputError(f"{video}: gives fewer frames than when the person was looked for: did it change?")
+    return taken
 
 
-def _filmed(tools: Tools, performer: Performer) -> _Found:
-    """Cropped frames and estimated pose of a filmed performer."""
-    settings, video = tools.config.preprocess, video_file(performer)
-    person = find_person(tools, video, settings.max_frames)
-    frames = np.empty((len(person.track), settings.size, settings.size, 3), np.uint8)
-    for n, frame in enumerate(read_frames(video, settings.max_frames, fps=settings.fps)):
-        frames[n] = person.crop.apply(frame)
-    shape, motion = _fit(person, tools.config, _num_train(len(frames), tools.config))
-    keypoints = person.track.openpose18()
-    keypoints[..., :2] = person.crop.points(keypoints[..., :2])
-    pose = pose_of_body(load_body(), shape, motion, settings.size, keypoints)
-    return _Found(person.info.fps, frames, pose, coverages(person.track.silhouettes, person.crop, person.track.scale, settings.size))
+def _drawn(fitted: Movement, start: int, size: int, keypoints: np.ndarray | None, surface: np.ndarray | None) -> Pose:
+    """The pose in the frames of a chunk and in the one after it, into which the flow leads."""
+    motion, count = fitted.motion, _chunk_frames(size)
+    more = slice(start, start + count + 1)
+    some = BodyMotion(motion.rotations[more], motion.root[more], motion.focal_px, motion.center_px)
+    points = None if keypoints is None else keypoints[more]
+    return pose_of_body(load_body(), fitted.shape, some, size, points, surface)
 
 
-def _rendered(tools: Tools, performer: RenderedPerformer) -> _Found:
-    """Decoded frames and exact pose of a rendered performer, whose picture is the crop."""
-    source = rendered_source(performer, tools.config, tools.layout)
-    frames = np.stack(list(read_frames(source.video, tools.config.preprocess.max_frames)))
-    return _Found(performer.fps, frames, source.pose, source.mask)
+def _chunk_frames(size: int) -> int:
+    return int(np.clip(_CHUNK_BYTES // (_BYTES_PER_PX * size**2), 1, _MOST_FRAMES))
 
 
-def _fit(person: FoundPerson, config: Config, num_train: int) -> tuple[BodyShape, BodyMotion]:
-    """The body in px of the crop, fitted to landmarks and outlines; its girths from the first `num_train` frames."""
-    height, width, crop, track = person.info.height, person.info.width, person.crop, person.track
-    landmarks = track.landmarks.copy()
-    landmarks[..., :2] = crop.points(landmarks[..., :2])
-    camera = crop.camera(FOCAL_PRIOR * max(height, width), (width / 2, height / 2))
-    outlines = Outlines(coverages(track.silhouettes, crop, track.scale, _OUTLINE_PX), crop.size, num_train)
-    return fit_body(landmarks, track.world, *camera, config.preprocess.fit_steps, outlines=outlines)
+# -------------------------------------------------------------------------------------------- encode
 
 
-def _num_train(num_frames: int, config: Config) -> int:
-    """Leading part that trains; at least one frame trains and one tests."""
-    return int(np.clip(round(num_frames * config.preprocess.train_fraction), 1, num_frames - 1))
+def encoded(tools: Tools, chunk: Chunk) -> Clip:
+    """The chunk's clip with latents and, in the first chunk, the image embedding of frame 0. A driving clip has neither."""
+    if chunk.clip.frames is None:
+        return chunk.clip
+    embedding = tools.model.embed_image(chunk.clip.frames[0]) if chunk.start == 0 else None
+    return replace(chunk.clip, latents=encode_frames(tools.model, chunk.clip.frames), image_embedding=embedding)
 
 
 def _versions() -> dict[str, str]:

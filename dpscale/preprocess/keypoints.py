@@ -11,12 +11,15 @@ from jaxtyping import Bool, Float, UInt8
 from dpscale.data.types import InputError
 from dpscale.preprocess.blazepose import NUM_LANDMARKS, BlazePose, Reading, Roi
 from dpscale.preprocess.decode import MIN_FRAMES
+from dpscale.preprocess.people import iou, landmark_box
 from dpscale.preprocess.sides import mirrored, mirrored_frames, undecided_frames
 from dpscale.preprocess.silhouettes import Silhouette
 
 _OPENPOSE_FROM_LANDMARKS = (0, (11, 12), 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7)
 _INTERPOLATED_CONFIDENCE = 0.05
 _SEEN = 0.5
+_SAME_PERSON_IOU = 0.15
+"""Boxes between looks are interpolated, so they need not fit well; another person's hardly overlaps."""
 _HEAD_RADIUS = 0.35
 """Of a ball around the face that holds the head, over the length of the torso."""
 
@@ -52,16 +55,22 @@ class PersonTrack:
 
 
 def track_person(
-    source: str, frames: Iterable[UInt8[np.ndarray, "H W 3"]], blazepose: BlazePose, min_detected: float, scale: float = 1.0
+    source: str,
+    frames: Iterable[UInt8[np.ndarray, "H W 3"]],
+    blazepose: BlazePose,
+    min_detected: float,
+    scale: float = 1.0,
+    boxes: Float[np.ndarray, "N 4"] | None = None,
 ) -> PersonTrack:
-    """Follows the person nearest the camera. `scale` turns px of `frames` into px of the full picture.
+    """Follows one person: the one in `boxes` (px of `frames`), or the one nearest the camera. `scale` turns px of `frames` into px of the
+    full picture.
 
     Frames without the person, or where its front and back cannot be told apart, are interpolated with low confidence. Raises
     InputError, naming `source`, if there are fewer than two frames or the person is found in less than the part `min_detected` of them."""
     readings: list[_Seen | None] = []
     roi: Roi | None = None
-    for frame in frames:
-        reading = _read(frame, blazepose, roi)
+    for n, frame in enumerate(frames):
+        reading = _read(frame, blazepose, roi, None if boxes is None else boxes[min(n, len(boxes) - 1)])
         roi = reading.next_roi if reading else None
         readings.append(_Seen(reading.landmarks, reading.world, Silhouette.of(reading)) if reading else None)
     return _filled(source, readings, min_detected, scale)
@@ -76,14 +85,22 @@ class _Seen:
     silhouette: Silhouette
 
 
-def _read(frame: np.ndarray, blazepose: BlazePose, roi: Roi | None) -> Reading | None:
-    """The person in `roi`, or else the one nearest the camera: looked at twice, because the detector's square is a coarse one."""
+def _read(frame: np.ndarray, blazepose: BlazePose, roi: Roi | None, box: np.ndarray | None) -> Reading | None:
+    """The person in `roi`, if it is still the one in `box`; or else whoever is there, or nearest the camera. A detected person is looked
+    at twice, because the detector's square is a coarse one."""
     reading = blazepose.read(frame, roi) if roi else None
-    if reading is None:
-        people = blazepose.detect(frame)
-        coarse = blazepose.read(frame, people[0]) if people else None
+    if reading is not None and _is_in(reading, box):
+        return reading
+    for detected in blazepose.detect(frame):
+        coarse = blazepose.read(frame, detected)
         reading = blazepose.read(frame, coarse.next_roi) if coarse else None
-    return reading
+        if reading is not None and _is_in(reading, box):
+            return reading
+    return None
+
+
+def _is_in(reading: Reading, box: np.ndarray | None) -> bool:
+    return box is None or float(iou(landmark_box(reading.landmarks)[None], box[None])[0, 0]) > _SAME_PERSON_IOU
 
 
 def _filled(source: str, readings: list[_Seen | None], min_detected: float, scale: float) -> PersonTrack:

@@ -21,8 +21,9 @@ _BATCH_PX = 2**20
 def encode_frames(model: PoseVideoModel, frames: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N C h w"]:
     """E_enc(I_n), scaled as the denoiser takes them, float16. One frame's latents do not depend on the other frames."""
     batch = max(1, _BATCH_PX // (frames.shape[1] * frames.shape[2]))
-    parts = [model.autoencoder.encode(to_unit(frames[i : i + batch])) for i in range(0, len(frames), batch)]
-    return torch.cat(parts).numpy().astype(np.float16)
+    device = next(model.autoencoder.parameters()).device
+    parts = [model.autoencoder.encode(to_unit(frames[i : i + batch]).to(device)) for i in range(0, len(frames), batch)]
+    return torch.cat(parts).cpu().numpy().astype(np.float16)
 
 
 def encoder_digest(settings: DiffusionConfig) -> str:

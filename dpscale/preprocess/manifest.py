@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from dpscale.body.motion import motion_file
-from dpscale.config.schema import Config, Drive, MotionDrive, Performer, VideoDrive
+from dpscale.config.schema import Config
+from dpscale.config.sources import Drive, MotionDrive, Performer, VideoDrive
 from dpscale.data.checkpoint import marker_of
 from dpscale.data.layout import RunLayout
-from dpscale.data.shards import SCHEMA_VERSION
 from dpscale.data.types import InputError
-from dpscale.preprocess.clips import movement_key
+from dpscale.preprocess.keys import body_key, driving_key, main_key
 from dpscale.preprocess.latents import encoder_digest
 from dpscale.preprocess.sources import source_digest
 
@@ -31,15 +29,12 @@ class Job:
     """Of the outcome: performer, `performer/drive`, or `drive NAME`."""
     performer: str
     drive: str
+    source: str
+    """Content hash of the footage or recording."""
     key: str
     finished: bool
     error: str | None = None
     """Why it cannot even be tried."""
-
-
-def movement_path(layout: RunLayout, drive: str) -> Path:
-    """Where the fitted movement of a driving video lies."""
-    return layout.root / "sources" / f"{drive}_movement.npz"
 
 
 def main_jobs(config: Config, layout: RunLayout) -> list[Job]:
@@ -59,19 +54,21 @@ def driving_jobs(config: Config, layout: RunLayout, failed: dict[str, str]) -> l
 
 def _main_job(config: Config, layout: RunLayout, performer: Performer) -> Job:
     try:
-        key = _key(_settings(config), kind=MAIN, source=source_digest(performer, config), encoders=encoder_digest(config.diffusion))
+        source = source_digest(performer, config)
+        key = main_key(config, performer, source, encoder_digest(config.diffusion))
     except InputError as error:
-        return Job("main", performer.name, performer.name, "", "", False, str(error))
-    return Job("main", performer.name, performer.name, "", key, _shard_key(layout, performer.name, MAIN) == key)
+        return Job("main", performer.name, performer.name, "", "", "", False, str(error))
+    return Job("main", performer.name, performer.name, "", source, key, _shard_key(layout, performer.name, MAIN) == key)
 
 
 def _movement_job(config: Config, layout: RunLayout, drive: VideoDrive) -> Job:
     name = f"drive {drive.name}"
     try:
-        key = _key(_settings(config), kind="movement", source=source_digest(drive, config), max_frames=drive.max_frames)
+        source = source_digest(drive, config)
     except InputError as error:
-        return Job("movement", name, "", drive.name, "", False, str(error))
-    return Job("movement", name, "", drive.name, key, movement_key(movement_path(layout, drive.name)) == key)
+        return Job("movement", name, "", drive.name, "", "", False, str(error))
+    key = body_key(config, drive, source)
+    return Job("movement", name, "", drive.name, source, key, layout.step("body", key).exists())
 
 
 def _driving_job(config: Config, layout: RunLayout, performer: Performer, drive: Drive, failed: dict[str, str]) -> Job:
@@ -80,12 +77,16 @@ def _driving_job(config: Config, layout: RunLayout, performer: Performer, drive:
         reasons = list(_reasons_against(performer, drive, failed))
         if reasons:
             raise InputError("; ".join(reasons))
-        source = _recording_digest(drive) if isinstance(drive, MotionDrive) else movement_key(movement_path(layout, drive.name))
-        recorded = {"num_frames": drive.num_frames, "fps": drive.fps} if isinstance(drive, MotionDrive) else {}
-        key = _key(_settings(config), kind="driving", source=source, **recorded, main=marker_of(layout.shard(performer.name, MAIN)))
+        main = marker_of(layout.shard(performer.name, MAIN))
+        if isinstance(drive, MotionDrive):
+            source = _recording_digest(drive)
+            key = driving_key(config, source, main, num_frames=drive.num_frames, fps=drive.fps)
+        else:
+            source = source_digest(drive, config)
+            key = driving_key(config, body_key(config, drive, source), main)
     except InputError as error:
-        return Job("driving", name, performer.name, drive.name, "", False, str(error))
-    return Job("driving", name, performer.name, drive.name, key, _shard_key(layout, performer.name, drive.name) == key)
+        return Job("driving", name, performer.name, drive.name, "", "", False, str(error))
+    return Job("driving", name, performer.name, drive.name, source, key, _shard_key(layout, performer.name, drive.name) == key)
 
 
 def _reasons_against(performer: Performer, drive: Drive, failed: dict[str, str]) -> Iterator[str]:
@@ -99,16 +100,6 @@ def _reasons_against(performer: Performer, drive: Drive, failed: dict[str, str])
 
 def _recording_digest(drive: MotionDrive) -> str:
     return hashlib.sha256(motion_file(drive.motion).read_bytes()).hexdigest()
-
-
-def _settings(config: Config) -> dict[str, object]:
-    """Settings that change a clip's content (how many actors work does not)."""
-    settings = config.preprocess.model_dump(mode="json", exclude={"num_actors"})
-    return {"schema": SCHEMA_VERSION, "torch_threads": config.ray.torch_threads, **settings}
-
-
-def _key(settings: dict[str, object], **more: object) -> str:
-    return hashlib.sha256(json.dumps({**settings, **more}, sort_keys=True).encode()).hexdigest()
 
 
 def _shard_key(layout: RunLayout, performer: str, clip: str) -> str | None:

@@ -5,32 +5,16 @@ What was not seen is interpolated first, so a wrong guess never pulls its neighb
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 from jaxtyping import Float
 from scipy.signal import savgol_filter
 
-
-@dataclass(frozen=True)
-class Smoothing:
-    """How to smooth. Times and frequencies are in s and Hz, so that one setting suits every frame rate."""
-
-    kind: Literal["none", "one_euro", "savgol"] = "savgol"
-    min_confidence: float = 0.2
-    """Points below it are interpolated between those at or above it."""
-    window_s: float = 0.2
-    """savgol: length of the window; at low frame rates it holds too few frames to smooth."""
-    polyorder: int = 2
-    """savgol: degree of the polynomial fitted in the window."""
-    min_cutoff_hz: float = 3.0
-    """one_euro: cutoff at rest; lower trembles less."""
-    beta: float = 20.0
-    """one_euro: Hz of cutoff gained per body size a second; higher lags less."""
+from dpscale.config.estimators import SmoothingConfig
 
 
-def smooth(track: Float[np.ndarray, "N K C"], confidence: Float[np.ndarray, "N K"], fps: float, settings: Smoothing) -> Float[np.ndarray, "N K C"]:
+def smooth(
+    track: Float[np.ndarray, "N K C"], confidence: Float[np.ndarray, "N K"], fps: float, settings: SmoothingConfig
+) -> Float[np.ndarray, "N K C"]:
     """The track in its own unit, smoothed; `none` gives it back untouched. A point that is never sure stays as it is."""
     if settings.kind == "none":
         return track

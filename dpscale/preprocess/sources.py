@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from dpscale.body.rendered import person, render_performer
-from dpscale.config.schema import Config, Performer, Pose2simPerformer, RenderedPerformer, VideoDrive, VideoPerformer
+from dpscale.config.schema import Config
+from dpscale.config.sources import Performer, Pose2simPerformer, RenderedPerformer, VideoDrive, VideoPerformer
 from dpscale.data.checkpoint import write_atomically
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import BodyMotion, BodyShape, InputError, Pose
-from dpscale.preprocess.decode import check_is_file
+from dpscale.preprocess.footage import Footage
 
 _CRF = 16
 """Constant quality of rendered footage in H.264: nearly invisible loss, as good phone footage has."""
@@ -33,12 +34,14 @@ class Rendered:
     mask: UInt8[np.ndarray, "N H W"]
 
 
-def video_file(source: Performer | VideoDrive) -> Path:
-    """The video of a performer or drive that is not rendered. Raises InputError with the remedy."""
-    if isinstance(source, VideoPerformer | VideoDrive):
-        return source.path
+def footage_of(source: Performer | VideoDrive) -> Footage:
+    """The footage of a performer or drive that is not rendered. Raises InputError with the remedy."""
+    if isinstance(source, VideoPerformer):
+        return Footage(source.path, source.start_s, source.end_s)
+    if isinstance(source, VideoDrive):
+        return Footage(source.path)
     if isinstance(source, Pose2simPerformer):
-        return _pose2sim_video(source.camera)
+        return Footage(_pose2sim_video(source.camera))
     raise InputError(f"performer {source.name!r} is rendered: it has no video file of its own")
 
 
@@ -46,10 +49,7 @@ def source_digest(source: Performer | VideoDrive, config: Config) -> str:
     """Content hash of the footage; of what decides every pixel, for rendered footage. Raises InputError."""
     if isinstance(source, RenderedPerformer):
         return hashlib.sha256(_recipe(source, config).encode()).hexdigest()
-    path = video_file(source)
-    check_is_file(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return footage_of(source).digest()
 
 
 def rendered_source(performer: RenderedPerformer, config: Config, layout: RunLayout) -> Rendered:

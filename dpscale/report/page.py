@@ -13,7 +13,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from dpscale.config.schema import Config, VideoConfig
+from dpscale.config.schema import Config
+from dpscale.config.sources import VideoConfig
 from dpscale.data.checkpoint import write_atomically
 from dpscale.data.layout import RunLayout
 from dpscale.evaluate.record import METHODS, METRICS, Metric, read_record

@@ -14,7 +14,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from dpscale.config.schema import Config, VideoConfig
+from dpscale.config.schema import Config
+from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import InputError, Outcome
 from dpscale.joint import plan

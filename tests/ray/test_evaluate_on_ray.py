@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from dpscale.config.schema import Config, Pose2simPerformer, RunConfig, TrackingConfig, VideoConfig
+from dpscale.config.schema import Config, RunConfig, TrackingConfig
+from dpscale.config.sources import Pose2simPerformer, VideoConfig
 from dpscale.data.checkpoint import commit_folder
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import write_clip

@@ -13,7 +13,8 @@ import pytest
 import ray
 import torch
 
-from dpscale.config.schema import Config, DiffusionConfig, JointConfig, RayConfig, RunConfig, SchedulerConfig, VideoConfig, VideoPerformer
+from dpscale.config.schema import Config, DiffusionConfig, JointConfig, RayConfig, RunConfig, SchedulerConfig
+from dpscale.config.sources import VideoConfig, VideoPerformer
 from dpscale.data.checkpoint import commit_folder
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import write_clip

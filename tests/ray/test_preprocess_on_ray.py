@@ -1,6 +1,7 @@
 """Preprocessing on Ray Data: shards do not depend on the actors, one bad clip stops no other, finished clips are skipped."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from dpscale.config.schema import Config
 from dpscale.data.checkpoint import marker_of
 from dpscale.data.layout import RunLayout
-from dpscale.data.shards import read_clip
+from dpscale.data.shards import read_clip, write_part
 from dpscale.data.types import InputError, Outcome
+from dpscale.preprocess.clips import Tools, encoded, main_chunks, prepare_person
+from dpscale.preprocess.manifest import main_jobs
 from dpscale.preprocess.on_ray import preprocess
 from dpscale.preprocess.quarantine import read_quarantine
 from dpscale.preprocess.sources import write_h264
@@ -34,7 +37,7 @@ def inputs(tmp_path_factory) -> Path:
     return folder
 
 
-def config(inputs: Path, root: Path, num_actors: int, **preprocess_settings) -> Config:
+def config(inputs: Path, root: Path, num_actors: int, videos: list | None = None, **preprocess_settings) -> Config:
     return Config.model_validate({
         "run": {"root": str(root)},
         "performers": [
@@ -48,7 +51,8 @@ def config(inputs: Path, root: Path, num_actors: int, **preprocess_settings) -> 
             {"kind": "motion", "name": "dance", "num_frames": 3},
             {"kind": "video", "name": "walk", "path": str(inputs / "walk.mp4")},
         ],
-        "videos": [{"performer": p, "drive": d} for p, d in (("doll", "self"), ("doll", "walk"), ("anna", "dance"), ("nobody", "dance"))],
+        "videos": videos
+        or [{"performer": p, "drive": d} for p, d in (("doll", "self"), ("doll", "walk"), ("anna", "dance"), ("nobody", "dance"))],
         "synth": {"supersampling": 1},
         "preprocess": {"size": SIZE, "fit_steps": 5, "num_actors": num_actors} | preprocess_settings,
         "diffusion": {"preset": "tiny", "weights": str(inputs / "base")},
@@ -131,6 +135,36 @@ def test_bad_input_stays_in_quarantine_until_asked_for(finished):
     assert read_quarantine(layout.quarantine).keys() == entries.keys()
 
 
+def test_changed_encoders_keep_the_person_and_the_body(finished, inputs, tmp_path):
+    settings, _ = finished
+    layout = RunLayout.of(settings)
+    results = {path: path.stat().st_mtime_ns for path in (layout.root / "steps").glob("*.npz")}
+    assert {path.name.split("-")[0] for path in results} == {"track", "body"}
+    small_model(seed=1).save(tmp_path / "other")
+    other = settings.model_copy(update={"diffusion": settings.diffusion.model_copy(update={"weights": str(tmp_path / "other")})})
+    before = read_clip(layout.shard("anna", "main"))
+    assert not run(other)["anna"].skipped
+    after = read_clip(layout.shard("anna", "main"))
+    assert {path: path.stat().st_mtime_ns for path in (layout.root / "steps").glob("*.npz")} == results
+    np.testing.assert_array_equal(after.pose.keypoints, before.pose.keypoints)
+    assert not np.array_equal(after.latents, before.latents)
+    assert run(settings)["anna"].ok  # as it was, for the tests that follow
+
+
+def test_a_part_that_is_there_is_not_made_again(inputs, tmp_path):
+    """What a killed run left of a clip; marked, so that it can be told from a new one."""
+    settings = config(inputs, tmp_path, num_actors=1, videos=[{"performer": "anna"}])
+    layout, tools = RunLayout.of(settings), Tools(settings, RunLayout.of(settings))
+    job, performer = main_jobs(settings, layout)[2], settings.performers[2]
+    prepare_person(tools, performer, job.source)
+    (chunk,) = main_chunks(tools, performer, job.source, {"key": job.key})
+    marked = replace(encoded(tools, chunk), latents=np.full_like(encoded(tools, chunk).latents, 7))
+    write_part(layout.parts("anna", "main", job.key) / "00000000-0004.parquet", marked, 0)
+    assert run(settings)["anna"].ok
+    assert (read_clip(layout.shard("anna", "main")).latents == 7).all()
+    assert not layout.parts("anna", "main", job.key).exists()
+
+
 def test_more_actors_than_the_cluster_holds_are_refused(inputs, tmp_path):
-    with pytest.raises(InputError, match=r"preprocess.num_actors = 50 needs 26 logical CPUs, Ray has 4: set it to at most 6"):
+    with pytest.raises(InputError, match=r"preprocess.num_actors = 50 and preprocess.encode_actors = 1 need 51.5 logical CPUs, Ray has 4: lower"):
         run(config(inputs, tmp_path, num_actors=50))

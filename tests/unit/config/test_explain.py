@@ -28,6 +28,8 @@ from dpscale.config.load import ConfigError, load
         ("performers=[{kind='video',name='a'}]", "performers.0.path: is missing; give it a text"),
         ("performers=[{kind='rendered',name='a',performer_seed=1,num_frame=3}]", "did you mean performers.0.num_frames?"),
         ("performers=[{kind='pose2sim',name='../x'}]", "performers.0.name = '../x': must be a text of the form"),
+        ("preprocess.keypoints.kind=openpose", "preprocess.keypoints.kind = 'openpose': must be one of blazepose, rtmpose"),
+        ("preprocess.keypoints=3", "preprocess.keypoints = 3: must be a table whose kind is one of blazepose, rtmpose"),
         ("run.name=a/b", "run.name = 'a/b': must be a text of the form"),
         ("videos=[{performer='x'}]", "videos: no performer is named 'x'"),
     ],

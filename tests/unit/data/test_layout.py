@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpscale.config.schema import Config, RunConfig, VideoConfig
+from dpscale.config.schema import Config, RunConfig
+from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout, safe_name
 
 

@@ -33,7 +33,7 @@ def frames_of(pose: Pose, seed: int = 0) -> np.ndarray:
 def main_clip(num_frames: int = 15, num_train: int = 12) -> Clip:
     pose = moving_pose(num_frames)
     latents, embedding = np.zeros((num_frames, 4, 4, 4), np.float32), np.zeros(8, np.float32)
-    return Clip("ann", "main", 10.0, num_train, pose, frames_of(pose), latents, embedding, {"source": "test"})
+    return Clip("ann", "main", 10.0, num_train, pose, frames_of(pose), latents, embedding, provenance={"source": "test"})
 
 
 def driving_clip(num_frames: int = 5) -> Clip:

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from dpscale.config.schema import Config, EvaluateConfig, MotionDrive, Pose2simPerformer, RunConfig, SelfDrive, VideoConfig
+from dpscale.config.schema import Config, EvaluateConfig, RunConfig
+from dpscale.config.sources import MotionDrive, Pose2simPerformer, SelfDrive, VideoConfig
 from dpscale.data.checkpoint import commit_folder
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import write_clip

@@ -9,7 +9,8 @@ import pytest
 from dpscale.config.load import ConfigError
 from dpscale.config.schema import Config
 from jobs.arguments import parser
-from jobs.settings import config_of, drive, performer, safe_stem
+from jobs.footage_names import drive, performer, safe_stem
+from jobs.settings import config_of
 
 
 def _config(*arguments: str) -> Config:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpscale.config.schema import Config, MotionDrive, RunConfig, SelfDrive, VideoConfig, VideoPerformer
+from dpscale.config.schema import Config, RunConfig
+from dpscale.config.sources import MotionDrive, SelfDrive, VideoConfig, VideoPerformer
 from dpscale.data.checkpoint import commit_folder
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import write_clip

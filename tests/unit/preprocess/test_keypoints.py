@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from dpscale.body.rendered import render_performer
-from dpscale.config.schema import Pose2simPerformer
+from dpscale.config.sources import Pose2simPerformer
 from dpscale.data.types import InputError
 from dpscale.preprocess.blazepose import BlazePose
 from dpscale.preprocess.decode import probe, read_frames
 from dpscale.preprocess.keypoints import PersonTrack, track_person
-from dpscale.preprocess.sources import video_file
+from dpscale.preprocess.sources import footage_of
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def _follow(path, num_frames):
 
 
 def test_the_man_in_front_is_followed_not_the_assistant():
-    info, track = _follow(video_file(Pose2simPerformer(name="man")), 8)
+    info, track = _follow(footage_of(Pose2simPerformer(name="man")).path, 8)
     torso = track.landmarks[:, [11, 12, 23, 24], :2].mean(1)
     assert track.found.all()
     assert (track.landmarks[:, 11, 0] > track.landmarks[:, 12, 0]).all()  # he faces the camera in every frame

@@ -29,8 +29,10 @@ def test_keys_follow_settings_and_content(tmp_path):
     assert len({job.key for job in jobs.values()}) == 3
     same = {job.name: job.key for job in main_jobs(config(tmp_path, preprocess={"num_actors": 7}), layout)}
     assert same == {name: job.key for name, job in jobs.items()}
-    other = {job.name: job.key for job in main_jobs(config(tmp_path, preprocess={"fit_steps": 7}), layout)}
+    other = {job.name: job.key for job in main_jobs(config(tmp_path, preprocess={"size": 64}), layout)}
     assert all(other[name] != job.key for name, job in jobs.items())
+    fitted = {job.name: job.key for job in main_jobs(config(tmp_path, preprocess={"fit_steps": 7}), layout)}
+    assert [fitted[name] == jobs[name].key for name in jobs] == [False, True, False], "a rendered performer has an exact body"
     (tmp_path / "a.mp4").write_bytes(b"changed")
     changed = {job.name: job.key for job in main_jobs(config(tmp_path), layout)}
     assert [changed[name] == jobs[name].key for name in jobs] == [False, True, False]

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from dpscale.config.schema import Pose2simPerformer
+from dpscale.config.sources import Pose2simPerformer
 from dpscale.data.types import InputError
 from dpscale.preprocess.blazepose import BlazePose
 from dpscale.preprocess.decode import read_frames
 from dpscale.preprocess.people import blazepose_people, choose_person, iou, landmark_box, track_people
-from dpscale.preprocess.sources import video_file
+from dpscale.preprocess.sources import footage_of
 
 WIDTH = 640
 
@@ -133,7 +133,7 @@ def _real(path, num_frames, every=3):
 
 
 def test_the_balancing_man_is_chosen_not_the_assistant():
-    video = video_file(Pose2simPerformer(name="man", camera="cam02"))
+    video = footage_of(Pose2simPerformer(name="man", camera="cam02")).path
     sightings = _real(video, 8)
     assert [boxes is not None for boxes in sightings.boxes] == [True, False, False, True, False, False, True, False]
     choice = choose_person("cam02", track_people(sightings.boxes, sightings.width), None)
@@ -144,7 +144,7 @@ def test_the_balancing_man_is_chosen_not_the_assistant():
 
 
 def test_two_real_people_are_two_people():
-    video = video_file(Pose2simPerformer(name="man", camera="cam04")).parents[2] / "Demo_MultiPerson" / "videos" / "cam04.mp4"
+    video = footage_of(Pose2simPerformer(name="man", camera="cam04")).path.parents[2] / "Demo_MultiPerson" / "videos" / "cam04.mp4"
     sightings = _real(video, 9)
     people = track_people(sightings.boxes, sightings.width)
     assert [len(person.frames) for person in people.everyone] == [3, 3]

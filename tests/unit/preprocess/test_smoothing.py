@@ -1,4 +1,4 @@
-"""Smoothing in time: what must stay stays, noise goes, what was not seen pulls nobody."""
+"""SmoothingConfig in time: what must stay stays, noise goes, what was not seen pulls nobody."""
 
 import math
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dpscale.body.rendered import render_performer
-from dpscale.preprocess.smoothing import Smoothing, body_size, filled, one_euro, savgol, smooth
+from dpscale.config.estimators import SmoothingConfig
+from dpscale.preprocess.smoothing import body_size, filled, one_euro, savgol, smooth
 
 FPS = 30.0
 KINDS = ["one_euro", "savgol"]
@@ -56,12 +57,12 @@ def test_savgol_equals_polynomials_fitted_one_by_one():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_still_body_stays(kind):
     track = np.tile(np.random.default_rng(3).uniform(0, 500, (1, 18, 2)), (40, 1, 1))
-    np.testing.assert_allclose(smooth(track, _sure(track), FPS, Smoothing(kind)), track, atol=1e-9)
+    np.testing.assert_allclose(smooth(track, _sure(track), FPS, SmoothingConfig(kind=kind)), track, atol=1e-9)
 
 
 def test_savgol_keeps_linear_motion_exactly():
     track = np.arange(40.0)[:, None, None] * np.array([[3.0, -1.0], [0.5, 0.0]])
-    np.testing.assert_allclose(smooth(track, _sure(track), FPS, Smoothing("savgol", window_s=0.3)), track, atol=1e-9)
+    np.testing.assert_allclose(smooth(track, _sure(track), FPS, SmoothingConfig(kind="savgol", window_s=0.3)), track, atol=1e-9)
 
 
 def test_one_euro_keeps_the_speed_of_linear_motion_and_lags_as_its_cutoff_says():
@@ -83,7 +84,7 @@ def walk():
 @pytest.mark.parametrize(("kind", "place_left", "trembling_left"), [("savgol", 0.8, 0.5), ("one_euro", 0.8, 0.5)])
 def test_noise_on_a_walk_is_reduced(walk, kind, place_left, trembling_left):
     noisy = walk + np.random.default_rng(4).normal(scale=1.5, size=walk.shape)
-    smoothed = smooth(noisy, _sure(walk), FPS, Smoothing(kind))
+    smoothed = smooth(noisy, _sure(walk), FPS, SmoothingConfig(kind=kind))
 
     def error(track, order):
         return np.sqrt((np.diff(track - walk, order, axis=0) ** 2).mean())
@@ -95,7 +96,7 @@ def test_noise_on_a_walk_is_reduced(walk, kind, place_left, trembling_left):
 def test_savgol_smears_a_jump_over_its_window_only():
     track = np.zeros((40, 1, 2))
     track[20:] = 100.0
-    smoothed = smooth(track, _sure(track), FPS, Smoothing("savgol", window_s=7 / FPS))
+    smoothed = smooth(track, _sure(track), FPS, SmoothingConfig(kind="savgol", window_s=7 / FPS))
     np.testing.assert_allclose(smoothed[:17], 0, atol=1e-9)
     np.testing.assert_allclose(smoothed[23:], 100, atol=1e-9)
 
@@ -104,7 +105,7 @@ def test_one_euro_follows_a_jump_within_a_fifth_of_a_second():
     track = np.zeros((40, 2, 2))
     track[:, 1] = 1.0
     track[20:] += 0.5
-    smoothed = smooth(track, _sure(track), FPS, Smoothing("one_euro"))
+    smoothed = smooth(track, _sure(track), FPS, SmoothingConfig(kind="one_euro"))
     np.testing.assert_array_equal(smoothed[:20], track[:20])
     assert abs(smoothed[26:] - track[26:]).max() < 0.1 * 0.5
 
@@ -116,7 +117,7 @@ def test_unsure_points_do_not_pull_their_neighbours(kind):
     confidence, spoilt = _sure(track), track.copy()
     confidence[10:13, 2] = confidence[29, 2] = 0.1
     spoilt[10:13, 2] = spoilt[29, 2] = -900.0
-    settings, around = Smoothing(kind), [*range(10), *range(13, 29)]
+    settings, around = SmoothingConfig(kind=kind), [*range(10), *range(13, 29)]
     expected, smoothed = smooth(track, _sure(track), FPS, settings), smooth(spoilt, confidence, FPS, settings)
     np.testing.assert_allclose(smoothed[around], expected[around], atol=1.0 if kind == "savgol" else 1e-9)
     np.testing.assert_allclose(smoothed[10:13, 2], expected[10:13, 2], atol=1e-9)
@@ -133,24 +134,24 @@ def test_a_point_never_seen_and_none_change_nothing(kind):
     track = np.random.default_rng(5).normal(size=(12, 3, 2))
     confidence = _sure(track)
     confidence[:, 1] = 0.0
-    smoothed = smooth(track, confidence, FPS, Smoothing(kind))
+    smoothed = smooth(track, confidence, FPS, SmoothingConfig(kind=kind))
     np.testing.assert_array_equal(smoothed[:, 1], track[:, 1])
     assert (smoothed is track) == (kind == "none")
-    np.testing.assert_array_equal(smooth(track, 0 * confidence, FPS, Smoothing(kind)), track)
+    np.testing.assert_array_equal(smooth(track, 0 * confidence, FPS, SmoothingConfig(kind=kind)), track)
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 4])
 @pytest.mark.parametrize("kind", ["none", *KINDS])
 def test_short_clips_work(kind, num_frames):
     track = np.arange(num_frames * 6.0).reshape(num_frames, 3, 2)
-    smoothed = smooth(track, _sure(track), FPS, Smoothing(kind))
+    smoothed = smooth(track, _sure(track), FPS, SmoothingConfig(kind=kind))
     assert smoothed.shape == track.shape
     np.testing.assert_array_equal(smoothed[0], track[0]) if kind != "savgol" else np.testing.assert_allclose(smoothed, track)
 
 
 def test_the_result_does_not_depend_on_the_unit(walk):
     for kind in KINDS:
-        px, metres = (smooth(walk * unit, _sure(walk), FPS, Smoothing(kind)) / unit for unit in (1.0, 0.01))
+        px, metres = (smooth(walk * unit, _sure(walk), FPS, SmoothingConfig(kind=kind)) / unit for unit in (1.0, 0.01))
         np.testing.assert_allclose(px, metres, atol=1e-9)
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpscale.config.schema import Config, Pose2simPerformer, PreprocessConfig, RenderedPerformer, SynthConfig, VideoPerformer
+from dpscale.config.schema import Config, PreprocessConfig, SynthConfig
+from dpscale.config.sources import Pose2simPerformer, RenderedPerformer, VideoPerformer
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import InputError
 from dpscale.preprocess.decode import read_frames
-from dpscale.preprocess.sources import clothed_surface, rendered_source, source_digest, video_file
+from dpscale.preprocess.sources import clothed_surface, footage_of, rendered_source, source_digest
 
 DOLL = RenderedPerformer(name="doll", performer_seed=1_000_004, num_frames=3, fps=12.5)
 CONFIG = Config(preprocess=PreprocessConfig(size=64), synth=SynthConfig(supersampling=1))
@@ -50,10 +51,10 @@ def test_files_are_known_by_their_content(tmp_path):
 
 
 def test_the_package_with_the_real_man_is_found_or_named(monkeypatch):
-    assert video_file(Pose2simPerformer(name="man")).name == "cam02.mp4"
+    assert footage_of(Pose2simPerformer(name="man")).path.name == "cam02.mp4"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="make setup"):
-        video_file(Pose2simPerformer(name="man"))
+        footage_of(Pose2simPerformer(name="man"))
 
 
 def test_clothes_are_known_of_rendered_performers_only():

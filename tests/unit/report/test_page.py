@@ -10,7 +10,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from dpscale.config.schema import Config, Pose2simPerformer, RunConfig, VideoConfig
+from dpscale.config.schema import Config, RunConfig
+from dpscale.config.sources import Pose2simPerformer, VideoConfig
 from dpscale.data.checkpoint import write_json
 from dpscale.data.layout import RunLayout
 from dpscale.evaluate.record import METRICS

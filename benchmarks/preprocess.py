@@ -1,0 +1,174 @@
+"""Does the Ray Data graph of preprocessing pay? Frames per second against the same functions in one sequential loop, same clips, one run.
+
+Clips: the man of pose2sim from four cameras, as filmed, mirrored, backwards and both, 100 frames of 720 x 1280 each. Each run starts in an
+empty folder; the start of Ray itself is not counted, that of its actors is. `--full` adds one clip of a minute and one of ten, 1080p."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import psutil
+
+from benchmarks import arguments, finish
+from dpscale.config.schema import Config
+from dpscale.config.sources import Pose2simPerformer
+from dpscale.data.layout import RunLayout
+from dpscale.data.shards import join_parts, write_part
+from dpscale.preprocess.clips import Tools, encoded, main_chunks, prepare_person
+from dpscale.preprocess.manifest import main_jobs
+from dpscale.preprocess.sources import footage_of
+
+_CAMERAS = ("cam01", "cam02", "cam03", "cam04")
+_FPS, _NUM_ACTORS = 30, 2
+
+
+def main() -> None:
+    """Measures 1, 4 and 16 clips."""
+    given = arguments(__doc__ or "")
+    folder = Path(tempfile.mkdtemp(prefix="dpscale-bench-"))
+    try:
+        clips = _make_clips(folder / "clips")
+        rows = [_measured(folder, clips[:count], way) for count in (1, 4, 16) for way in ("sequential", "graph")]
+        if given.full:
+            rows += [_measured(folder, [_long_clip(folder / f"{minutes}min.mp4", minutes)], "graph") for minutes in (1, 10)]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    speed = {(row["clips"], row["way"]): row["frames_per_s"] for row in rows[:6]}
+    graph = [row for row in rows if row["way"] == "graph"]
+    finish("preprocess", given.json, {
+        "speedup_vs_sequential": speed[16, "graph"] / speed[16, "sequential"],
+        "speedup_at_clips": {count: speed[count, "graph"] / speed[count, "sequential"] for count in (1, 4, 16)},
+        "frames_per_s": {count: speed[count, "graph"] for count in (1, 4, 16)},
+        "peak_rss_gib": max(row["peak_rss_gib"] for row in graph),
+        "peak_pss_gib": max(row["peak_pss_gib"] for row in graph),
+    }, rows)  # fmt: skip
+
+
+def _measured(folder: Path, clips: list[Path], way: str) -> dict[str, Any]:
+    config = Config.model_validate({
+        "run": {"root": str(folder), "name": "run"},
+        "performers": [{"kind": "video", "name": path.stem, "path": str(path)} for path in clips],
+        "preprocess": {"size": 128, "fit_steps": 200, "num_actors": _NUM_ACTORS, "max_frames": 18_000},
+        "diffusion": {"preset": "tiny"},
+    })  # fmt: skip
+    layout = RunLayout.of(config)
+    shutil.rmtree(layout.root, ignore_errors=True)
+    with _ray() if way == "graph" else _nothing(), _memory() as memory:
+        start = time.monotonic()
+        (_graph if way == "graph" else _sequential)(config, layout)
+        seconds = time.monotonic() - start
+    frames = sum(_num_frames(path) for path in clips)
+    return {"clips": len(clips), "frames": frames, "way": way, "seconds": seconds, "frames_per_s": frames / seconds, **memory}
+
+
+def _sequential(config: Config, layout: RunLayout) -> None:
+    """The steps of the graph, clip after clip, in this process."""
+    tools = Tools(config, layout)
+    for job, performer in zip(main_jobs(config, layout), config.performers, strict=True):
+        prepare_person(tools, performer, job.source)
+        parts = layout.parts(performer.name, "main", job.key)
+        paths = []
+        for chunk in main_chunks(tools, performer, job.source, {"key": job.key, "source": job.source}):
+            paths.append(parts / f"{chunk.start:08d}.parquet")
+            write_part(paths[-1], encoded(tools, chunk), chunk.start)
+        join_parts(layout.shard(performer.name, "main"), paths)
+
+
+def _graph(config: Config, layout: RunLayout) -> None:
+    from dpscale.preprocess.on_ray import preprocess
+
+    failed = [outcome.error for outcome in preprocess(config, layout) if not outcome.ok]
+    if failed:
+        raise RuntimeError(failed[0])
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    from dpscale.config.schema import RayConfig
+    from jobs.cluster_session import ray_session
+
+    with ray_session(RayConfig()):
+        yield
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _memory() -> Iterator[dict[str, float]]:
+    """Peak of this process and all below it; shared pages count for each of them in RSS, once in PSS."""
+    peak = {"peak_rss_gib": 0.0, "peak_pss_gib": 0.0}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
+            peak["peak_rss_gib"] = max(peak["peak_rss_gib"], _total(tree, lambda p: p.memory_info().rss))
+            peak["peak_pss_gib"] = max(peak["peak_pss_gib"], _total(tree, lambda p: p.memory_full_info().pss))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def _total(processes: list[psutil.Process], value: Callable[[psutil.Process], int]) -> float:
+    total = 0
+    for process in processes:
+        try:
+            total += value(process)
+        except psutil.Error:  # it has just ended
+            continue
+    return total / 2**30
+
+
+def _make_clips(folder: Path) -> list[Path]:
+    folder.mkdir(parents=True)
+    made = []
+    for camera in _CAMERAS:
+        film = np.stack(list(footage_of(Pose2simPerformer(name="man", camera=camera)).frames(100, longest_side=1280)))
+        for name, frames in {"": film, "-mirrored": film[:, :, ::-1], "-back": film[::-1], "-both": film[::-1, :, ::-1]}.items():
+            made.append(folder / f"{camera}{name}.mp4")
+            _encode(made[-1], frames)
+    return made[::4] + [path for n, path in enumerate(made) if n % 4]
+
+
+def _long_clip(path: Path, minutes: int) -> Path:
+    film = list(footage_of(Pose2simPerformer(name="man")).frames(100))
+    _encode(path, islice(cycle([*film, *film[::-1]]), minutes * 60 * _FPS))
+    return path
+
+
+def _encode(path: Path, frames) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(_FPS))
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "20", "preset": "veryfast"}
+        for frame in frames:
+            stream.height, stream.width = frame.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def _num_frames(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(packet.pts is not None for packet in container.demux(video=0))
+
+
+if __name__ == "__main__":
+    main()
