@@ -3,7 +3,7 @@ import torch
 
 from dpscale.config.schema import DiffusionConfig
 from dpscale.diffusion.denoiser import PoseDenoiser
-from dpscale.diffusion.refine import refine
+from dpscale.diffusion.refine import refine, sampling_schedule
 from tests.unit.diffusion.models import CHANNELS, LATENT, random_conditions, small_model
 
 SETTINGS = DiffusionConfig(preset="tiny", sampling_steps=5, guidance_scale=1.0, window=4, stride=2, window_batch=2)
@@ -70,3 +70,23 @@ def test_guidance_scale_one_equals_no_guidance_and_others_do_not(schedule):
     }
     assert torch.allclose(made[1.0], made[1.0 + 1e-9], atol=1e-5)
     assert not torch.allclose(made[1.0], made[6.0], atol=1e-3)
+
+
+def test_a_strength_that_divides_evenly_runs_the_last_steps_of_the_whole_schedule(schedule):
+    whole, part = sampling_schedule(schedule, 50, 1.0), sampling_schedule(schedule, 50, 0.3)
+    assert whole.timesteps[0] == 999
+    assert torch.equal(part.timesteps, whole.timesteps[-15:])
+    noisy, prediction = torch.randn(2, 1, CHANNELS, 3, LATENT, LATENT).unbind(0)
+    for step in part.timesteps:
+        a, b = (s.step(prediction, step, noisy, eta=0.0, return_dict=False)[0] for s in (whole, part))
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("steps", "strength", "starts"), [(2, 0.7, 699), (2, 0.3, 299), (2, 0.01, 9), (7, 0.5, 499), (1, 1.0, 999)])
+def test_with_few_steps_the_start_stays_where_the_strength_puts_it(schedule, steps, strength, starts):
+    part = sampling_schedule(schedule, steps, strength)
+    assert abs(int(part.timesteps[0]) - starts) <= 2
+    prediction, noisy = torch.randn(2, 1, CHANNELS, 3, LATENT, LATENT).unbind(0)
+    if schedule.config.prediction_type == "sample":
+        last = part.step(prediction, part.timesteps[-1], noisy, eta=0.0, return_dict=False)[0]
+        assert torch.allclose(last, prediction, atol=1e-5), "no noise is left"
