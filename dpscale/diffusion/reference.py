@@ -25,6 +25,8 @@ _BAND = 1.0 / 128
 """Width of the band around the body that moves along with it (hair, clothes, a body fitted too thin), over the picture's side."""
 _CLEAR = 3 / 128
 """Distance from the person, over the picture's side, at which a pixel is taken for background."""
+_MOVING_CAMERA = 12.0
+"""Standard deviation over time, in levels, that most of a still background stays below."""
 _BLENDED = 6
 """Surface points that make one colour: weighed by their nearness, so that a coarse source leaves no steps."""
 _EXACT = 0.2 / 128
@@ -59,16 +61,25 @@ class KnownFrames:
 
     @cached_property
     def background(self) -> UInt8[np.ndarray, "H W 3"]:
-        """The picture without the person: the mean of the frames in which it is free, filled in smoothly where it never is."""
+        """The picture without the person, filled in smoothly where it never shows: the mean of the frames in which a pixel is free; of a
+        camera that moves, whose mean would be a blur, the first frame alone."""
         covered = self.iuv[..., 0] > 0
         if self.mask is not None:
             covered = covered | (self.mask >= 32)
         grow = round(_CLEAR * max(self.frames.shape[1:3]))
         free = ~binary_dilation(covered, np.ones((1, 2 * grow + 1, 2 * grow + 1), bool))
-        count = free.sum(0)
-        mean = (self.frames * free[..., None]).sum(0, dtype=float) / np.maximum(count, 1)[..., None]
-        filled = _filled(torch.from_numpy(mean).permute(2, 0, 1)[None], torch.from_numpy(count > 0)[None, None])
+        mean = _mean(self.frames, free)
+        moving = np.sqrt(_mean(np.square(self.frames - mean), free).mean(-1))
+        seen = free.sum(0) > 1
+        if seen.any() and np.median(moving[seen]) > _MOVING_CAMERA:
+            mean, free = self.frames[0].astype(float), free[:1]
+        filled = _filled(torch.from_numpy(mean).permute(2, 0, 1)[None], torch.from_numpy(free.any(0))[None, None])
         return filled[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
+
+
+def _mean(values: np.ndarray, free: Bool[np.ndarray, "K H W"]) -> Float[np.ndarray, "H W 3"]:
+    """Over the frames in which each pixel is free; zero where it never is."""
+    return (values * free[..., None]).sum(0, dtype=float) / np.maximum(free.sum(0), 1)[..., None]
 
 
 def known_frames(clip: Clip) -> KnownFrames:

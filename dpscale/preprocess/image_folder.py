@@ -87,7 +87,8 @@ def pictures_in(folder: Path) -> Pictures:
         raise InputError(f"{folder}: no such folder: give a folder of numbered pictures ({', '.join(PICTURE_SUFFIXES)})")
     files = in_natural_order([file for file in folder.iterdir() if _is_picture(file)])
     if len(files) < MIN_FRAMES:
-        raise InputError(f"{folder}: number of pictures ({', '.join(PICTURE_SUFFIXES)}) is {len(files)}, at least {MIN_FRAMES} are needed")
+        found = f"number of pictures ({', '.join(PICTURE_SUFFIXES)}) is {len(files)}, at least {MIN_FRAMES} are needed"
+        raise InputError(f"{folder}: {found}: give a video file, or a folder of numbered pictures")
     return _with_gaps(files, _numbers(files))
 
 

@@ -80,6 +80,15 @@ def test_where_the_person_always_stood_the_background_is_filled_from_around():
     np.testing.assert_array_equal(background[:, 55:], 100)
 
 
+def test_a_moving_camera_leaves_the_first_frame_and_no_blur():
+    rng = np.random.default_rng(1)
+    wide = rng.integers(0, 256, (64, 100, 3), dtype=np.uint8)
+    frames, iuv = np.stack([wide[:, n : n + 64] for n in range(0, 36, 6)]), np.zeros((6, 64, 64, 3), np.uint8)
+    iuv[:, 20:30, 20:30, 0] = 2
+    background = KnownFrames(frames, iuv, np.zeros((6, 18, 3), np.float32)).background
+    np.testing.assert_array_equal(background[:, 40:], frames[0][:, 40:])
+
+
 def test_without_a_body_the_background_is_all_there_is(clip):
     empty = np.zeros_like(clip.pose.iuv[:2])
     made = reference_pictures(_known(clip, slice(0, 4)), clip.pose.keypoints[:2], empty)
