@@ -159,8 +159,9 @@ def _encode(path: Path, frames) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(_FPS))
         stream.pix_fmt, stream.options = "yuv420p", {"crf": "20", "preset": "veryfast"}
-        for frame in frames:
-            stream.height, stream.width = frame.shape[:2]
+        for n, frame in enumerate(frames):
+            if n == 0:
+                stream.height, stream.width = frame.shape[:2]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode(None))
 

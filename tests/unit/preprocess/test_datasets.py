@@ -123,7 +123,7 @@ def test_what_of_the_tiktok_dataset_is_left_out(tmp_path: Path):
     assert [name for name, _ in rows] == ["00001", "00003"]
     assert ignored == {
         "00002": "no folder NNNNN/images of the TikTok layout",
-        "00004/images": "number of pictures (.png, .jpg, .jpeg) is 1, at least 2 are needed",
+        "00004/images": "number of pictures (.png, .jpg, .jpeg) is 1, at least 2 are needed: give a video file, or a folder of numbered pictures",
         "00005/images": "0002.png is empty (zero bytes)",
         "TikTok_dataset.txt": "no folder NNNNN/images of the TikTok layout",
         ".DS_Store": "hidden",
