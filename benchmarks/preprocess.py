@@ -143,6 +143,7 @@ def _make_clips(folder: Path) -> list[Path]:
     made = []
     for camera in _CAMERAS:
         film = np.stack(list(footage_of(Pose2simPerformer(name="man", camera=camera)).frames(100, longest_side=1280)))
+        film = film[:, : film.shape[1] // 2 * 2, : film.shape[2] // 2 * 2]  # H.264 in 4:2:0 has even sides
         for name, frames in {"": film, "-mirrored": film[:, :, ::-1], "-back": film[::-1], "-both": film[::-1, :, ::-1]}.items():
             made.append(folder / f"{camera}{name}.mp4")
             _encode(made[-1], frames)
