@@ -101,7 +101,7 @@ def _exact_pose(body: BodyModel, who: Person, seen: WorldMotion, surface: np.nda
     rasters = [rasterise_body(body, v, motion.focal_px, motion.center_px, size, size) for v in surface]
     flow, valid = np.zeros((len(surface), size, size, 2)), np.zeros((len(surface), size, size), bool)
     for n in range(len(surface) - 1 if with_flow else 0):
-        step = mesh_flow(body, rasters[n], surface[n + 1], rasters[n + 1], motion.focal_px, motion.center_px)
+        step = mesh_flow(body.faces, rasters[n], surface[n + 1], rasters[n + 1], motion.focal_px, motion.center_px)
         flow[n], valid[n] = step.offset, step.valid
     joints = body.keypoints(body.skin(who.shaped, seen.rotations, seen.root))
     points, _ = project(joints, motion.focal_px, motion.center_px)

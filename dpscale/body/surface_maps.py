@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from dpscale.body.camera import project
 from dpscale.body.parametric import BodyModel
@@ -42,12 +42,12 @@ def iuv_map(body: BodyModel, raster: Raster) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def mesh_flow(
-    body: BodyModel,
+    faces: Int[np.ndarray, "F 3"],
     raster: Raster,
     next_vertices: Float[np.ndarray, "V 3"],
     next_raster: Raster,
-    focal_px: float,
-    center_px: tuple[float, float],
+    next_focal_px: float,
+    next_center_px: tuple[float, float],
     depth_tolerance: float = 0.02,
 ) -> Flow:
     """Flow of every body pixel to the next frame, Eq. 7.
@@ -58,8 +58,8 @@ def mesh_flow(
     height, width = raster.face.shape
     offset, valid = np.zeros((height, width, 2)), np.zeros((height, width), bool)
     rows, columns = np.nonzero(raster.face >= 0)
-    corners = next_vertices[body.faces[raster.face[rows, columns]]]
-    points, depth = project(np.einsum("pk,pkc->pc", raster.barycentric[rows, columns], corners), focal_px, center_px)
+    corners = next_vertices[faces[raster.face[rows, columns]]]
+    points, depth = project(np.einsum("pk,pkc->pc", raster.barycentric[rows, columns], corners), next_focal_px, next_center_px)
     x, y = np.floor(points).astype(int).T
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (depth > 0)
     seen = next_raster.depth[y.clip(0, height - 1), x.clip(0, width - 1)]

@@ -18,6 +18,7 @@ from dpscale.config.sources import (
     Performer,
     SelfDrive,
     VideoConfig,
+    VideoPerformer,
 )
 
 # --------------------------------------------------------------------------------------- the run
@@ -221,6 +222,9 @@ class Config(Section):
             twice = sorted({n for n in names if names.count(n) > 1})
             if twice:
                 raise ValueError(f"{key}: the name {twice[0]!r} is used twice; give each its own")
+        for performer in self.performers:
+            if isinstance(performer, VideoPerformer) and performer.mesh and self.preprocess.flow == "iuv":
+                raise ValueError(f"performer {performer.name!r}: mesh gives the human flow, so preprocess.flow must be 'mesh'")
         for video in self.videos:
             if video.performer not in {p.name for p in self.performers}:
                 raise ValueError(f"videos: no performer is named {video.performer!r}")

@@ -27,6 +27,10 @@ class VideoPerformer(Section):
         default=None, description="DensePose of this clip (PNG folder, .npz or part-colour video), instead of preprocess.surface."
     )
 
+    mesh: Path | None = Field(
+        default=None, description="Vertex arrays of this clip (.npz, docs/mesh_arrays.md): human flow from them instead of the fitted body's."
+    )
+
     @model_validator(mode="after")
     def _starts_before_it_ends(self) -> VideoPerformer:
         if self.end_s is not None and self.end_s <= self.start_s:

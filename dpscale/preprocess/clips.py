@@ -23,9 +23,11 @@ from dpscale.preprocess.decode import read_frames
 from dpscale.preprocess.drive import Movement, drive_by_movement, drive_by_recording
 from dpscale.preprocess.estimates import Picture, estimators, keypoints_in_crop, pictures_in_crop
 from dpscale.preprocess.fitted import fit_person, load_body_of, num_train, save_body
-from dpscale.preprocess.iuv_flow import clip_flow
+from dpscale.preprocess.iuv_flow import ClipFlow, clip_flow
 from dpscale.preprocess.keys import body_key, max_frames_of, track_key
 from dpscale.preprocess.latents import encode_frames
+from dpscale.preprocess.mesh_arrays import check_matches_video, read_mesh_arrays
+from dpscale.preprocess.mesh_arrays_flow import mesh_clip_flow, overlap_with_person
 from dpscale.preprocess.person import find_driver, find_person, load_person, save_person
 from dpscale.preprocess.silhouettes import coverages
 from dpscale.preprocess.sources import clothed_surface, footage_of, rendered_source
@@ -87,9 +89,14 @@ def prepare_person(tools: Tools, source: Performer | VideoDrive, digest: str) ->
         find = find_driver if isinstance(source, VideoDrive) else find_person
         save_person(track, find(footage_of(source), max_frames, number, tools.config.preprocess, tools.blazepose))
     person = load_person(track)
+    notes = [person.note]
+    if isinstance(source, VideoPerformer) and source.mesh:
+        meshes, info = read_mesh_arrays(source.mesh), person.info
+        check_matches_video(meshes, source.path, len(person.track), info.height, info.width, tools.config.preprocess.max_frames)
+        notes.append(meshes.note)
     if not body.exists():
         save_body(body, fit_person(person, tools.config.preprocess))
-    return person.note
+    return "; ".join(note for note in notes if note)
 
 
 # ------------------------------------------------------------------------------ cut frames, draw the pose
@@ -129,25 +136,29 @@ def _filmed_chunks(tools: Tools, performer: VideoPerformer | Pose2simPerformer, 
     num_frames, count = len(person.track), _chunk_frames(settings.size)
     train = num_train(num_frames, settings.train_fraction, performer.split if isinstance(performer, VideoPerformer) else "auto")
     pictures = pictures_in_crop(config, performer, footage, fitted.crop)
+    meshes = read_mesh_arrays(performer.mesh) if isinstance(performer, VideoPerformer) and performer.mesh else None
     ahead = _taken(pictures, 1, str(footage.path))
     for start in range(0, num_frames, count):
         here = slice(start, min(start + count, num_frames))
         own = ahead + _taken(pictures, min(here.stop + 1, num_frames) - start - 1, str(footage.path))
         ahead = own[here.stop - start :]
         mask = coverages(person.track.silhouettes[here], fitted.crop, person.track.scale, settings.size)
+        if meshes and start == 0:
+            overlap_with_person(meshes, start, fitted.crop, mask)
+        own_flow = mesh_clip_flow(meshes, start, len(own), fitted.crop, settings.size) if meshes else None
         drawn = _drawn(fitted.movement, start, settings.size, keypoints, None)
-        pose = _observed(drawn, own, settings.flow).at(slice(0, here.stop - start))
+        pose = _observed(drawn, own, settings.flow, own_flow).at(slice(0, here.stop - start))
         colours = np.stack([picture.colours for picture in own[: here.stop - start]])
         clip = Clip(performer.name, "main", fitted.movement.fps, train, pose, colours, None, None, mask, provenance)
         yield Chunk(start, num_frames, clip)
 
 
-def _observed(drawn: Pose, pictures: list[Picture], flow: Literal["mesh", "iuv"]) -> Pose:
+def _observed(drawn: Pose, pictures: list[Picture], flow: Literal["mesh", "iuv"], own_flow: ClipFlow | None) -> Pose:
     """The drawn pose of a chunk and, where there is one, of the frame after it: with the IUV of the pictures, if they have their own, and
-    with flow from IUV if that is wanted."""
+    with the flow of the user's meshes (`own_flow`), or from IUV if that is wanted."""
     iuv = drawn.iuv if pictures[0].iuv is None else np.stack([picture.iuv for picture in pictures])
-    if flow == "iuv":
-        found = clip_flow(iuv)
+    found = clip_flow(iuv) if flow == "iuv" else own_flow
+    if found is not None:
         drawn = replace(drawn, flow=found.flow, flow_valid=found.valid)
     return replace(drawn, iuv=iuv, flow_valid=drawn.flow_valid & (iuv[..., 0] > 0))
 

@@ -34,7 +34,8 @@ def estimators(config: Config, performer: Filmed, blazepose: str) -> str:
     own = performer if isinstance(performer, VideoPerformer) else None
     keypoints = "OpenPose" if own and own.openpose else blazepose if config.preprocess.keypoints.kind == "blazepose" else "RTMPose"
     surface = "DensePose" if (own and own.densepose) or isinstance(config.preprocess.surface, DensePoseSurface) else "body fit"
-    return f"{keypoints}, {surface}, flow from {config.preprocess.flow}"
+    flow = "the user's meshes" if own and own.mesh else config.preprocess.flow
+    return f"{keypoints}, {surface}, flow from {flow}"
 
 
 def keypoints_in_crop(config: Config, performer: Filmed, footage: Footage, person: FoundPerson, crop: Crop) -> Float[np.ndarray, "N 18 3"]:

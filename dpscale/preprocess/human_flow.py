@@ -17,5 +17,5 @@ from dpscale.preprocess.mesh import MeshFrame
 
 def flow_to(body: BodyModel, here: MeshFrame, there: MeshFrame, camera: BodyMotion) -> tuple[Float[np.ndarray, "H W 2"], Bool[np.ndarray, "H W"]]:
     """Flow from one frame to the next, (dx / W, dy / H) in float16 as shards keep it, and where it holds."""
-    flow = mesh_flow(body, here.raster, there.vertices, there.raster, camera.focal_px, camera.center_px)
+    flow = mesh_flow(body.faces, here.raster, there.vertices, there.raster, camera.focal_px, camera.center_px)
     return flow.offset.astype(np.float16), flow.valid

@@ -46,7 +46,8 @@ def main_key(config: Config, performer: Performer, digest: str, encoders: str) -
         return key_of(step="main", schema=SCHEMA_VERSION, source=digest, encoders=encoders, threads=config.ray.torch_threads, **settings)
     beside: dict[str, object] = {}
     if isinstance(performer, VideoPerformer):
-        beside = {name: path_digest(path) for name, path in (("openpose", performer.openpose), ("densepose", performer.densepose)) if path}
+        files = {"openpose": performer.openpose, "densepose": performer.densepose, "mesh": performer.mesh}
+        beside = {name: path_digest(path) for name, path in files.items() if path}
         beside["split"] = performer.split
     settings = _settings(config, _POSE_SETTINGS)
     return key_of(step="main", schema=SCHEMA_VERSION, body=body_key(config, performer, digest), encoders=encoders, **beside, **settings)

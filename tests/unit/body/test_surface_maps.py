@@ -26,7 +26,7 @@ def test_a_translation_gives_that_flow_everywhere():
     model, now = _model(1), _plate(1.0)
     later = now + np.array([0.05, -0.1, 0])
     here, there = (rasterise_body(model, v, FOCAL, CENTER, SIZE, SIZE) for v in (now, later))
-    flow = mesh_flow(model, here, later, there, FOCAL, CENTER)
+    flow = mesh_flow(model.faces, here, later, there, FOCAL, CENTER)
     inner = np.zeros((SIZE, SIZE), bool)
     inner[10:30, 10:30] = True
     assert flow.valid[inner].all()
@@ -40,7 +40,7 @@ def test_a_point_hidden_in_the_next_frame_is_not_valid():
     now = np.concatenate([_plate(2.0), _plate(1.0, 0.5, 0.9)])
     later = np.concatenate([_plate(2.0), _plate(1.0, -0.05, 0.45)])
     here, there = (rasterise_body(model, v, FOCAL, CENTER, SIZE, SIZE) for v in (now, later))
-    flow = mesh_flow(model, here, later, there, FOCAL, CENTER)
+    flow = mesh_flow(model.faces, here, later, there, FOCAL, CENTER)
     assert flow.valid[20, 16]
     assert here.face[20, 22] in (0, 1)
     assert not flow.valid[20, 22]
