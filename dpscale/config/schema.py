@@ -65,6 +65,9 @@ class PreprocessConfig(Section):
     smoothing: SmoothingConfig = SmoothingConfig()
     look_every: int = Field(default=5, ge=1, le=1000, description="People are looked for in each such frame, to tell several apart.")
     fit_steps: int = Field(default=300, ge=1, le=100_000, description="Optimiser steps of the body fit.")
+    store: str | None = Field(
+        default=None, min_length=1, description="URL of finished shards that machines and runs share (s3://, gs://, a folder); none: this run's only."
+    )
     num_actors: int = Field(default=1, ge=1, le=10_000, description="Most actors at once that look for people, and as many that cut and draw.")
     encode_actors: int = Field(default=1, ge=1, le=10_000, description="Most actors at once that encode frames.")
     encode_gpus: float = Field(default=0.0, ge=0, le=8, description="GPUs of each of them.")

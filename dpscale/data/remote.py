@@ -15,18 +15,14 @@ import logging
 import re
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from dpscale.data.checkpoint import MARKER, commit_folder, marker_of
 from dpscale.data.layout import safe_name
+from dpscale.data.places import Place, place_at
 from dpscale.data.shards import FILE_NAME, SCHEMA_VERSION, ShardError, ShardReader
 from dpscale.data.store_errors import explained, patiently
 from dpscale.data.types import InputError
@@ -36,10 +32,7 @@ log = logging.getLogger(__name__)
 _BLOCK_BYTES = 8 * 2**20
 """Read or written by one request."""
 _LISTING_THREADS = 8
-_OBJECT_STORES = {"s3", "gcs", "abfs"}
-"""pyarrow's names of file systems without folders: nothing has to be made before a file is written."""
 _NAME = re.compile(r"performer=([^/]*)/clip=([^/]*)")
-_SECRET_OPTION = re.compile(r"key|secret|token|password|credential", re.IGNORECASE)
 
 
 class ShardStore:
@@ -49,7 +42,7 @@ class ShardStore:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._place = _place(url)
+        self._place = place_at(url)
 
     def __reduce__(self) -> tuple[type[ShardStore], tuple[str]]:
         """Another process opens the store with its own credentials: they do not travel."""
@@ -108,7 +101,7 @@ class ShardStore:
         self._withdraw(name)
         patiently(self._folder(name).below(FILE_NAME).remove, self.url)
 
-    def _folder(self, name: str) -> _Place:
+    def _folder(self, name: str) -> Place:
         match = _NAME.fullmatch(name)
         if match is None:
             raise ValueError(f"the shard's name {name!r} is not of the form performer=NAME/clip=NAME")
@@ -136,111 +129,53 @@ class ShardStore:
         there.below(MARKER).write((folder / MARKER).read_bytes())
 
     def _download(self, name: str, folder: Path, marker: dict[str, Any]) -> bool:
+        """False if the bytes are missing or not the marker's."""
+
+        def write(target: Path) -> None:
+            if patiently(lambda: self._download_file(name, target / FILE_NAME), self.url) != marker.get("sha256"):
+                raise _Damaged
+
         try:
-            commit_folder(folder, lambda target: patiently(lambda: self._download_file(name, target, marker), self.url), marker)
-        except (FileNotFoundError, _Damaged):
+            commit_folder(folder, write, marker)
+        except _Damaged:
             return False
         return True
 
-    def _download_file(self, name: str, target: Path, marker: dict[str, Any]) -> None:
-        with self._folder(name).below(FILE_NAME).input() as source, (target / FILE_NAME).open("wb") as sink:
-            sha256 = _copy(source, sink)
-        if sha256 != marker.get("sha256"):
-            raise _Damaged
+    def _download_file(self, name: str, path: Path) -> str | None:
+        """sha256 of what came; None where the store has no such file."""
+        try:
+            source = self._folder(name).below(FILE_NAME).input()
+        except FileNotFoundError:
+            return None
+        with source, path.open("wb") as sink:
+            return _copy(source, sink)
 
 
 def open_shard(url: str) -> ShardReader:
-    """Random access to the shard in a folder at a URL, without a download. Raises ShardError, InputError, StoreError."""
-    return _open(_place(url), url)
+    """Random access to the shard in a folder at a URL, without a download. Raises ShardError, InputError, StoreError.
+
+    Columns that are read later raise OSError if the store fails by then. The sha256 is not checked: that would take all bytes."""
+    return _open(place_at(url), url)
 
 
 class _Damaged(Exception):
     pass
 
 
-class _StoredShard(ShardReader):
-    """Reads a file that is already open, wherever it is."""
-
-    def __init__(self, file: pq.ParquetFile, where: str) -> None:
-        self._file = file
-        self._meta = json.loads((file.schema_arrow.metadata or {}).get(b"dpscale", b"{}"))
-        if self._meta.get("schema") != SCHEMA_VERSION:
-            raise ShardError(f"{where}: has schema {self._meta.get('schema')}, this version reads {SCHEMA_VERSION}: preprocess again")
-        groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        self._starts = np.concatenate([[0], np.cumsum(groups)])
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A file or folder of a pyarrow file system. Its methods raise OSError."""
-
-    filesystem: fs.FileSystem
-    path: str
-
-    def below(self, name: str) -> _Place:
-        return _Place(self.filesystem, f"{self.path}/{name}")
-
-    def input(self) -> pa.NativeFile:
-        return self.filesystem.open_input_stream(self.path, compression=None)
-
-    def output(self) -> pa.NativeFile:
-        if self.filesystem.type_name not in _OBJECT_STORES:
-            self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=True)
-        return self.filesystem.open_output_stream(self.path, compression=None)
-
-    def read(self) -> bytes:
-        with self.input() as file:
-            return file.read()
-
-    def write(self, content: bytes) -> None:
-        with self.output() as file:
-            file.write(content)
-
-    def remove(self) -> None:
-        if self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound:
-            self.filesystem.delete_file(self.path)
-
-
-def _place(url: str) -> _Place:
-    if _holds_secret(url):
-        raise InputError(
-            "the store's URL holds a user, a password or a key: leave it out, and set it in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
-        )
-    try:
-        filesystem, path = fs.FileSystem.from_uri(url if "://" in url else str(Path(url).expanduser().resolve()))
-    except (ValueError, NotImplementedError, ImportError) as error:
-        raise InputError(f"the store {url}: give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or a folder ({error})") from error
-    except OSError as error:
-        raise InputError(explained(error, url)) from error
-    if not path.strip("/"):
-        raise InputError(f"the store {url}: names no bucket or folder: give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or a folder")
-    return _Place(filesystem, path.rstrip("/"))
-
-
-def _holds_secret(url: str) -> bool:
-    """Before anything repeats the URL. A secret may hold '/', so '@' counts anywhere; `gs://anonymous@BUCKET` and Azure's container are none."""
-    if "://" not in url:
-        return False
-    address, _, query = url.partition("://")[2].partition("?")
-    user = address.rpartition("@")[0]
-    named = ":" in user or "/" in user or (bool(user) and url.startswith("s3"))
-    return named or any(_SECRET_OPTION.search(option) for option, _ in parse_qsl(query, keep_blank_values=True))
-
-
-def _open(folder: _Place, url: str) -> ShardReader:
+def _open(folder: Place, url: str) -> ShardReader:
     where = f"the store {url}: {folder.path}"
     if patiently(lambda: _marker(folder), url) is None:
         raise ShardError(f"{where}: holds no finished shard: publish it first")
-    source = patiently(lambda: folder.filesystem.open_input_file(folder.below(FILE_NAME).path), url)
-    return _StoredShard(patiently(lambda: pq.ParquetFile(source, pre_buffer=True), url), where)
+    return ShardReader.of_file(patiently(folder.below(FILE_NAME).parquet, url), where)
 
 
-def _marker(folder: _Place) -> dict[str, Any] | None:
+def _marker(folder: Place) -> dict[str, Any] | None:
     """None also where it is half written: then its shard is not finished."""
     try:
-        return json.loads(folder.below(MARKER).read())
-    except (FileNotFoundError, json.JSONDecodeError):
+        marker = json.loads(folder.below(MARKER).read())
+    except (FileNotFoundError, ValueError):
         return None
+    return marker if isinstance(marker, dict) else None
 
 
 def _identity(marker: dict[str, Any]) -> tuple[Any, Any]:

@@ -64,12 +64,22 @@ class ShardReader:
     def __init__(self, folder: Path) -> None:
         if not is_complete(folder):
             raise ShardError(f"{folder}: holds no finished shard: run `dpscale preprocess` with the same settings")
-        self._file = pq.ParquetFile(folder / FILE_NAME, memory_map=True)
-        self._meta = _meta(self._file)
+        self._take(pq.ParquetFile(folder / FILE_NAME, memory_map=True), str(folder))
+
+    @classmethod
+    def of_file(cls, file: pq.ParquetFile, where: str) -> ShardReader:
+        """Of a finished shard that is open already, wherever it is (see remote.py); `where` names it in errors."""
+        reader = cls.__new__(cls)
+        reader._take(file, where)
+        return reader
+
+    def _take(self, file: pq.ParquetFile, where: str) -> None:
+        self._file = file
+        self._meta = _meta(file)
         if self._meta.get("schema") != SCHEMA_VERSION:
             found = self._meta.get("schema")
-            raise ShardError(f"{folder}: has schema {found}, this version reads {SCHEMA_VERSION}: delete the folder and preprocess again")
-        groups = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
+            raise ShardError(f"{where}: has schema {found}, this version reads {SCHEMA_VERSION}: delete the folder and preprocess again")
+        groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(groups)])
 
     def __len__(self) -> int:

@@ -27,7 +27,7 @@ class _Fault:
 
 _FAULTS = (
     _Fault(
-        r"no.?such.?bucket|bucket not found|bucket does not exist|container.?not.?found", False,
+        r"no.?such.?bucket|bucket +not found|bucket does not exist|container.?not.?found", False,
         "there is no such bucket: create it, or correct the bucket's name in the URL",
     ),
     _Fault(
@@ -40,7 +40,10 @@ _FAULTS = (
         r"network.?connection|could.?not.?connect|could.?not.?resolve|connection (reset|refused)|timed?.?out|curlcode", True,
         "it does not answer: correct endpoint_override and scheme in the URL, or see whether the server and the network are up",
     ),
-    _Fault(r"unavailable|slow.?down|throttl|too many requests|internal.?(failure|error)|http status (429|50\d)", True, "it is overloaded: try again later"),
+    _Fault(
+        r"unavailable|slow.?down|throttl|too many requests|internal.?(failure|error)|http status (429|50\d)", True,
+        "it is overloaded: try again later",
+    ),
 )  # fmt: skip
 
 
@@ -62,7 +65,7 @@ def explained(error: OSError, url: str) -> str:
     """One line that names the store, what is wrong with it, and the remedy."""
     fault = _fault(error)
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"the store {url}: {fault.remedy if fault else f'cannot be used, correct its URL: {first}'}"
+    return f"the store {url}: {fault.remedy if fault else f'correct its URL, or make room: {first}'}"
 
 
 def _is_transient(error: OSError) -> bool:

@@ -23,12 +23,14 @@ import torch
 
 from dpscale.config.schema import Config
 from dpscale.data.layout import RunLayout
+from dpscale.data.remote import ShardStore
 from dpscale.data.shards import join_parts, write_part
 from dpscale.data.types import InputError, Outcome
 from dpscale.preprocess.clips import Chunk, Tools, driving_chunks, encoded, main_chunks, prepare_person
 from dpscale.preprocess.keys import settings_text
 from dpscale.preprocess.manifest import MAIN, Job, driving_jobs, main_jobs
 from dpscale.preprocess.quarantine import Quarantined, read_quarantine, still_quarantined, update_quarantine
+from dpscale.preprocess.sharing import fetched, shared
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,9 @@ def preprocess(config: Config, layout: RunLayout) -> list[Outcome]:
     """Prepares every clip of the run that is not finished; one Outcome a clip, in the config's order.
 
     First the performers' own clips and the bodies in driving videos, then the driving clips that need both. Ray must be
-    initialised. Raises InputError only if the cluster is too small for the actors of the settings."""
+    initialised. Raises InputError only if the cluster is too small for the actors of the settings, or the store cannot be used."""
+    if config.preprocess.store:
+        ShardStore(config.preprocess.store).check()
     first = _prepare(config, layout, main_jobs(config, layout))
     second = _prepare(config, layout, driving_jobs(config, layout, {o.name: o.error for o in first if o.error}))
     return [outcome for outcome in first + second if outcome.name in _clip_names(config)]
@@ -104,7 +108,7 @@ def _run(config: Config, layout: RunLayout, jobs: list[Job]) -> dict[str, Row]:
                 num_cpus=step.cpus,
                 num_gpus=step.gpus or None,
             )
-        return _collected(layout, data.iter_rows())
+        return _collected(config.preprocess.store, layout, data.iter_rows())
 
 
 _NOTHING_YET: Row = {"note": "", "start": 0, "num_frames": 0, "rows": 0, "seconds": 0.0, "error": "", "traceback": "", "input_at_fault": False}
@@ -227,14 +231,14 @@ class _Arrived:
         return bool(self.rows) and sum(row["rows"] for row in self.rows) == self.rows[0]["num_frames"]
 
 
-def _collected(layout: RunLayout, receipts: Iterable[Row]) -> dict[str, Row]:
+def _collected(store: str | None, layout: RunLayout, receipts: Iterable[Row]) -> dict[str, Row]:
     arrived: dict[str, _Arrived] = {}
     joins: dict[str, ray.ObjectRef] = {}
     for row in receipts:
         clip = arrived.setdefault(row["name"], _Arrived())
         clip.rows.append(row)
         if row["kind"] != "movement" and clip.failed is None and clip.whole:
-            joins[row["name"]] = _join.remote(layout, row, sorted(clip.rows, key=lambda r: r["start"]))
+            joins[row["name"]] = _join.remote(store, layout, row, sorted(clip.rows, key=lambda r: r["start"]))
     finished = {}
     for name, clip in arrived.items():
         last = clip.failed or clip.rows[-1]
@@ -243,14 +247,16 @@ def _collected(layout: RunLayout, receipts: Iterable[Row]) -> dict[str, Row]:
     return finished
 
 
-def _join_parts(layout: RunLayout, row: Row, receipts: list[Row]) -> Row:
+def _join_parts(store: str | None, layout: RunLayout, row: Row, receipts: list[Row]) -> Row:
     """The parts of a clip as its shard."""
     clip = row["drive"] or MAIN
     parts = layout.parts(row["performer"], clip, row["key"])
     joined = _timed(row, lambda: join_parts(layout.shard(row["performer"], clip), [_part(parts, receipt) for receipt in receipts]) or row)
-    if not joined["error"]:
-        shutil.rmtree(parts)
-    return joined
+    if joined["error"]:
+        return joined
+    shutil.rmtree(parts)
+    problem = shared(store, layout, row["performer"], clip) if store else ""
+    return {**joined, "note": "; ".join(note for note in (joined["note"], problem) if note)}
 
 
 _join = ray.remote(num_cpus=0.1, max_retries=2)(_join_parts)
@@ -262,6 +268,8 @@ _join = ray.remote(num_cpus=0.1, max_retries=2)(_join_parts)
 def _prepare(config: Config, layout: RunLayout, jobs: list[Job]) -> list[Outcome]:
     quarantine = read_quarantine(layout.quarantine)
     jobs = [_kept_out(job, quarantine.get(job.name)) for job in jobs]
+    if config.preprocess.store:
+        jobs = fetched(config.preprocess.store, layout, jobs)
     pending = [job for job in jobs if not job.finished and job.error is None]
     receipts = _run(config, layout, pending) if pending else {}
     _quarantine(layout, jobs, receipts)

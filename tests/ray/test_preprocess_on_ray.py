@@ -104,9 +104,18 @@ def test_a_rendered_performer_keeps_its_exact_pose(finished):
 
 def test_the_number_of_actors_and_the_place_change_no_bit(finished, inputs, tmp_path):
     settings, _ = finished
-    two = config(inputs, tmp_path, num_actors=2)
+    two = config(inputs, tmp_path / "two", num_actors=2, store=str(tmp_path / "store"))
     run(two)
     assert markers(two) == markers(settings)
+    third = config(inputs, tmp_path / "third", num_actors=1, store=str(tmp_path / "store"))
+    assert {name for name, outcome in run(third).items() if outcome.skipped} == {"doll", "anna", "doll/walk", "anna/dance"}
+    assert markers(third) == markers(settings)
+
+
+def test_a_store_that_cannot_be_used_is_found_before_anything_is_computed(inputs, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InputError, match="file"):
+        run(config(inputs, tmp_path, num_actors=1, store=str(tmp_path / "file" / "store")))
 
 
 def test_a_second_run_skips_and_a_changed_film_is_done_again(finished, inputs, tmp_path):
