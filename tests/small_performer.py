@@ -10,7 +10,8 @@ import torch
 from dpscale.config.schema import AutoencoderTrainConfig, Config, DiffusionConfig, FinetuneConfig, RunConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import BodyMotion, BodyShape, Clip, Pose
-from dpscale.diffusion.weights import PoseVideoModel, tiny_model, to_unit
+from dpscale.diffusion.encoders import to_unit
+from dpscale.diffusion.weights import PoseVideoModel, tiny_model
 
 SIZE, EMBEDDING = 32, 16
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dpscale.body.first_guess import first_root, torso_frame
 from dpscale.body.outline import Outlines, Rim, find_rim, fit_girths
 from dpscale.body.parametric import SCALE_SEGMENTS, BodyModel, load_body
 from dpscale.body.rest_surface import NUM_GIRTHS
@@ -109,10 +110,10 @@ def fit_body(
     100 frames and 300 steps, with outlines about 5 s."""
     body = body or load_body()
     skeleton, targets = _skeleton(body), _targets(landmarks, world, focal_px, center_px)
-    root_frame = _torch(_torso_frame(world))
+    root_frame = _torch(torso_frame(world))
     unknowns = _Unknowns(
         torch.zeros(len(landmarks), len(skeleton.bones), 3, requires_grad=True),
-        _torch(_first_root(landmarks, world, focal_px, center_px)).requires_grad_(),
+        _torch(first_root(landmarks, world, focal_px, center_px)).requires_grad_(),
         torch.zeros(len(SCALE_SEGMENTS), requires_grad=True),
     )
     _optimise(skeleton, targets, root_frame, unknowns, steps, 1.0)
@@ -151,26 +152,32 @@ def _result(
 
 @dataclass(frozen=True)
 class _Contour:
-    """Rim vertices as sums over bones (as _Skeleton's keypoints), and the lines on which they should fall."""
+    """Rim vertices as sums over the few bones that move each (else as _Skeleton's keypoints), and the lines on which they should fall."""
 
     frame: Int[Tensor, " R"]
-    weight: Float[Tensor, "R M"]
-    arm: Float[Tensor, "R M 3"]
+    bone: Int[Tensor, "R W"]
+    weight: Float[Tensor, "R W"]
+    arm: Float[Tensor, "R W 3"]
     target: Float[Tensor, "R 2"]
     normal: Float[Tensor, "R 2"]
 
     def miss(self, rotations: Float[Tensor, "N M 3 3"], joints: Float[Tensor, "N M 3"], scales: Tensor, targets: _Targets) -> Float[Tensor, " R"]:
         """Distance to the lines in the unit of the landmarks' misses."""
-        turned = torch.einsum("rmij,rmj->ri", rotations[self.frame], self.arm * scales[:, None])
-        points = turned + torch.einsum("rm,rmi->ri", self.weight, joints[self.frame])
+        frame = self.frame[:, None]
+        turned = torch.einsum("rwij,rwj->ri", rotations[frame, self.bone], self.arm * scales[self.bone][..., None])
+        points = turned + torch.einsum("rw,rwi->ri", self.weight, joints[frame, self.bone])
         off = targets.seen(points) - self.target
         return (off * self.normal).sum(-1) / targets.unit_px
 
 
 def _contour(body: BodyModel, skeleton: _Skeleton, surface: Float[np.ndarray, "V 3"], rim: Rim) -> _Contour:
-    weight = _skin(body, skeleton.bones)[rim.vertex]
-    arm = weight[..., None] * (surface[rim.vertex, None] - body.heads[list(skeleton.bones)])
-    return _Contour(torch.from_numpy(rim.frame), _torch(weight), _torch(arm), _torch(rim.target), _torch(rim.normal))
+    skin = _skin(body, skeleton.bones)
+    most = int((skin > 0).sum(1).max())
+    bone = np.argsort(-skin, axis=1, kind="stable")[:, :most]
+    weight = np.take_along_axis(skin, bone, 1)
+    arm = weight[..., None] * (surface[:, None] - body.heads[list(skeleton.bones)][bone])
+    bones, weights, arms = bone[rim.vertex], weight[rim.vertex], arm[rim.vertex]
+    return _Contour(torch.from_numpy(rim.frame), torch.from_numpy(bones), _torch(weights), _torch(arms), _torch(rim.target), _torch(rim.normal))
 
 
 def _first_frames(rim: Rim, num_frames: int) -> Rim:
@@ -270,29 +277,6 @@ def _targets(landmarks: np.ndarray, world: np.ndarray, focal_px: float, center_p
     height = float(np.median(np.ptp(landmarks[..., 1], axis=1)))
     points, confidence = _torch(landmarks[:, index, :2]), _torch(landmarks[:, index, 2])
     return _Targets(points, _torch(from_hips), confidence, weight, hips, height / 40, focal_px, _torch(np.array(center_px)))
-
-
-def _torso_frame(world: Float[np.ndarray, "N 33 3"]) -> Float[np.ndarray, "N 3 3"]:
-    """Columns: the body's left, back and up, from shoulders and hips."""
-
-    def unit(v: np.ndarray) -> np.ndarray:
-        return v / np.linalg.norm(v, axis=1, keepdims=True)
-
-    up = unit(world[:, [11, 12]].mean(1) - world[:, [23, 24]].mean(1))
-    left = world[:, 23] - world[:, 24] + world[:, 11] - world[:, 12]
-    left = unit(left - up * (left * up).sum(1, keepdims=True))
-    return np.stack([left, np.cross(up, left), up], -1)
-
-
-def _first_root(landmarks: np.ndarray, world: np.ndarray, focal_px: float, center_px: tuple[float, float]) -> Float[np.ndarray, "N 3"]:
-    """Hips seen in the picture, at the one depth where the extent of the limbs in space fits the extent in the picture."""
-    limbs = [11, 12, 23, 24, 25, 26, 27, 28]
-    picture, space = landmarks[:, limbs, :2], world[:, limbs, :2]
-    spread_px = np.linalg.norm(picture - picture.mean(1, keepdims=True), axis=-1).sum(1)
-    spread_m = np.linalg.norm(space - space.mean(1, keepdims=True), axis=-1).sum(1)
-    depth = np.full(len(landmarks), np.median(focal_px * spread_m / spread_px))
-    hips = landmarks[:, [23, 24], :2].mean(1)
-    return np.concatenate([(hips - center_px) / focal_px * depth[:, None], depth[:, None]], 1)
 
 
 def _torch(array: np.ndarray) -> Tensor:

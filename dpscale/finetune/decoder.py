@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dpscale.data.seeds import derive
 from dpscale.data.types import Clip
-from dpscale.diffusion.weights import PoseVideoModel, to_unit
+from dpscale.diffusion.encoders import to_unit
+from dpscale.diffusion.weights import PoseVideoModel
 from dpscale.finetune.step import ALONE, Worker, sample_frames
 from dpscale.finetune.trainable import TrainablePart
 

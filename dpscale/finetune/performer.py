@@ -17,7 +17,8 @@ from dpscale.data.checkpoint import MARKER, marker_of, write_json
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import ShardError, read_clip
 from dpscale.data.types import Clip, InputError
-from dpscale.diffusion.weights import PoseVideoModel, save_delta
+from dpscale.diffusion.delta import save_delta
+from dpscale.diffusion.weights import PoseVideoModel
 from dpscale.finetune.checkpoint import TrainingState, load_state, remove_states, save_state
 from dpscale.finetune.decoder import DecoderStep, trainable_decoder
 from dpscale.finetune.loop import Engine, every, train

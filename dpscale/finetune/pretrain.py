@@ -20,8 +20,9 @@ from dpscale.config.schema import Config, PretrainConfig
 from dpscale.data.seeds import derive
 from dpscale.diffusion.conditions import Conditions, iuv_maps, skeleton_maps
 from dpscale.diffusion.denoiser import without_temporal_layers
+from dpscale.diffusion.encoders import to_unit
 from dpscale.diffusion.loss import body_weights, diffusion_loss
-from dpscale.diffusion.weights import PoseVideoModel, to_unit
+from dpscale.diffusion.weights import PoseVideoModel
 from dpscale.finetune.checkpoint import TrainingState, load_state, save_state
 from dpscale.finetune.loop import TorchEngine, train
 from dpscale.finetune.training_set import RenderedSet

@@ -16,9 +16,10 @@ from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.seeds import derive
 from dpscale.diffusion.conditions import Conditions, pose_maps
+from dpscale.diffusion.delta import load_delta
 from dpscale.diffusion.reference import reference_pictures
 from dpscale.diffusion.refine import refine
-from dpscale.diffusion.weights import PoseVideoModel, References, load_delta, load_model
+from dpscale.diffusion.weights import PoseVideoModel, References, load_model
 from dpscale.joint.state import RefreshRequest
 from dpscale.joint.video import FINETUNED, VideoTask, load_task
 

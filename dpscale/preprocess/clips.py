@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from dpscale.config.sources import MotionDrive, Performer, Pose2simPerformer, Re
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import ShardReader
 from dpscale.data.types import BodyMotion, Clip, InputError, Pose
-from dpscale.diffusion.weights import PoseVideoModel, load_model
 from dpscale.preprocess.blazepose import BlazePose
 from dpscale.preprocess.decode import read_frames
 from dpscale.preprocess.drive import Movement, drive_by_movement, drive_by_recording
@@ -25,13 +24,15 @@ from dpscale.preprocess.estimates import Picture, estimators, keypoints_in_crop,
 from dpscale.preprocess.fitted import fit_person, load_body_of, num_train, save_body
 from dpscale.preprocess.iuv_flow import ClipFlow, clip_flow
 from dpscale.preprocess.keys import body_key, max_frames_of, track_key
-from dpscale.preprocess.latents import encode_frames
 from dpscale.preprocess.mesh_arrays import check_matches_video, read_mesh_arrays
 from dpscale.preprocess.mesh_arrays_flow import mesh_clip_flow, overlap_with_person
 from dpscale.preprocess.person import find_driver, find_person, load_person, save_person
 from dpscale.preprocess.silhouettes import coverages
 from dpscale.preprocess.sources import clothed_surface, footage_of, rendered_source
 from dpscale.preprocess.surface import pose_of_body
+
+if TYPE_CHECKING:
+    from dpscale.diffusion.encoders import Encoders
 
 T = TypeVar("T")
 
@@ -51,12 +52,14 @@ class Tools:
         return BlazePose(self.config.ray.torch_threads)
 
     @cached_property
-    def model(self) -> PoseVideoModel:
-        model = load_model(self.config.diffusion)
+    def encoders(self) -> Encoders:
+        from dpscale.diffusion.encoders import load_encoders  # slow to import, and actors that only look for people need it not
+
+        encoders = load_encoders(self.config.diffusion)
         if self.config.preprocess.encode_gpus > 0:
-            for module in (model.autoencoder, model.image_encoder):
+            for module in (encoders.autoencoder, encoders.image_encoder):
                 module.to("cuda")
-        return model
+        return encoders
 
 
 @dataclass(frozen=True)
@@ -204,8 +207,10 @@ def encoded(tools: Tools, chunk: Chunk) -> Clip:
     """The chunk's clip with latents and, in the first chunk, the image embedding of frame 0. A driving clip has neither."""
     if chunk.clip.frames is None:
         return chunk.clip
-    embedding = tools.model.embed_image(chunk.clip.frames[0]) if chunk.start == 0 else None
-    return replace(chunk.clip, latents=encode_frames(tools.model, chunk.clip.frames), image_embedding=embedding)
+    from dpscale.preprocess.latents import encode_frames  # as in Tools.encoders
+
+    embedding = tools.encoders.embed_image(chunk.clip.frames[0]) if chunk.start == 0 else None
+    return replace(chunk.clip, latents=encode_frames(tools.encoders, chunk.clip.frames), image_embedding=embedding)
 
 
 def _versions() -> dict[str, str]:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib import resources
+from pathlib import Path
 
-from dpscale.config.schema import Config
+from dpscale.config.schema import Config, DiffusionConfig
 from dpscale.config.sources import Performer, Pose2simPerformer, RenderedPerformer, VideoDrive, VideoPerformer
 from dpscale.data.shards import SCHEMA_VERSION
 from dpscale.preprocess.footage import path_digest
@@ -56,6 +58,19 @@ def main_key(config: Config, performer: Performer, digest: str, encoders: str) -
 def driving_key(config: Config, source: str | None, main: dict | None, **recording: object) -> str:
     """Of a driving clip. `source`: key of the driver's body, or hash of the recording; `main`: marker of the performer's own clip."""
     return key_of(step="driving", schema=SCHEMA_VERSION, source=source, main=main, size=config.preprocess.size, **recording)
+
+
+def encoder_digest(settings: DiffusionConfig) -> str:
+    """Of the encoders' weight files: latents made with others are not the same. For a hub id, the id itself."""
+    if settings.weights is not None and not Path(settings.weights).is_dir():
+        return settings.weights
+    digest = hashlib.sha256()
+    with resources.as_file(resources.files("dpscale.diffusion") / settings.preset) as embedded:
+        folder = embedded if settings.weights is None else Path(settings.weights)
+        for path in sorted(p for part in ("vae", "image_encoder") for p in (folder / part).glob("*.safetensors")):
+            with path.open("rb") as file:
+                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def settings_text(config: Config) -> str:

@@ -13,8 +13,7 @@ from dpscale.config.sources import Drive, MotionDrive, Performer, VideoDrive
 from dpscale.data.checkpoint import marker_of
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import InputError
-from dpscale.preprocess.keys import body_key, driving_key, main_key
-from dpscale.preprocess.latents import encoder_digest
+from dpscale.preprocess.keys import body_key, driving_key, encoder_digest, main_key
 from dpscale.preprocess.sources import source_digest
 
 MAIN = "main"

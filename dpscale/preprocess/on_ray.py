@@ -7,36 +7,29 @@ hash of what it follows from, so order, restarts and the number of actors change
 
 from __future__ import annotations
 
-import logging
 import pickle  # between our own actors only
-import shutil
-import time
-import traceback
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from typing import Literal
 
 import ray
 import ray.data
-import torch
 
 from dpscale.config.schema import Config
 from dpscale.data.layout import RunLayout
 from dpscale.data.remote import ShardStore
-from dpscale.data.shards import join_parts, write_part
 from dpscale.data.types import InputError, Outcome
-from dpscale.preprocess.clips import Chunk, Tools, driving_chunks, encoded, main_chunks, prepare_person
-from dpscale.preprocess.keys import settings_text
-from dpscale.preprocess.manifest import MAIN, Job, driving_jobs, main_jobs
+from dpscale.preprocess.manifest import Job, driving_jobs, main_jobs
 from dpscale.preprocess.quarantine import Quarantined, read_quarantine, still_quarantined, update_quarantine
-from dpscale.preprocess.sharing import fetched, shared
+from dpscale.preprocess.receipts import Arrived, Row, joined, row_of
+from dpscale.preprocess.sharing import fetched
 
-log = logging.getLogger(__name__)
+StepName = Literal["find the person, fit the body", "cut frames, draw the pose", "encode, write a part of the shard"]
 
-Row = dict[str, Any]
-"""Which clip (the fields of Job), and what is known of it so far; `error` is empty as long as all went well."""
-
+_JOINED_AT_ONCE = 8
+"""Clips: reading and writing wait for disks more than for a processor."""
 _BLOCK_BYTES = 2**20
 """Ray Data hands a block on when it is this large: every chunk of frames at once."""
 
@@ -62,66 +55,61 @@ def _clip_names(config: Config) -> set[str]:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One operator of the graph: actors of one kind."""
+class Pool:
+    """Actors of one kind, and which steps each of them does one after the other."""
 
-    name: str
-    actor: type
-    one_to_many: bool
-    cpus: float
+    steps: tuple[StepName, ...]
     gpus: float
     most: int
-    """Actors at once; Ray Data starts with one and adds more while they are all busy."""
+    """Actors at once; Ray Data lets them go as the work runs out."""
 
 
-def steps(config: Config) -> tuple[Step, ...]:
-    """The graph, from the manifest of clips to receipts for parts of shards."""
+def pools(config: Config) -> tuple[Pool, ...]:
+    """The graph, from the manifest of clips to receipts for parts of shards.
+
+    Steps that need the same resources share actors: a process more would cost its start and the memory of torch, for nothing."""
     settings = config.preprocess
-    return (
-        Step("find the person, fit the body", _FindPerson, False, _ACTOR_CPUS, 0, settings.num_actors),
-        Step("cut frames, draw the pose", _CutFrames, True, _ACTOR_CPUS, 0, settings.num_actors),
-        Step("encode, write a part of the shard", _EncodeFrames, False, _ACTOR_CPUS, settings.encode_gpus, settings.encode_actors),
-    )
+    person, cut, encode = "find the person, fit the body", "cut frames, draw the pose", "encode, write a part of the shard"
+    if settings.encode_gpus == 0:
+        return (Pool((person, cut, encode), 0, settings.num_actors),)
+    return Pool((person, cut), 0, settings.num_actors), Pool((encode,), settings.encode_gpus, settings.encode_actors)
 
 
 _ACTOR_CPUS = 0.5
-"""Logical CPUs of an actor: small enough for all three kinds beside Ray Data's own tasks on two CPUs."""
+"""Logical CPUs of an actor: small enough for two of them beside Ray Data's own tasks on two CPUs."""
 
 
 def _run(config: Config, layout: RunLayout, jobs: list[Job]) -> dict[str, Row]:
     """Receipts by name of the job. A shard is joined as soon as its last part is there."""
-    graph = steps(config)
+    graph = pools(config)
     _check_resources(graph, ray.cluster_resources())
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = -1  # a long clip is no hang
     context.target_max_block_size = _BLOCK_BYTES
-    rows = [{**{name: getattr(job, name) for name in ("kind", "name", "performer", "drive", "source", "key")}, **_NOTHING_YET} for job in jobs]
     with ray.data.DataContext.current(context):
-        data = ray.data.from_items(rows, override_num_blocks=len(rows))
-        for step in graph:
-            apply = data.flat_map if step.one_to_many else data.map
-            data = apply(
-                step.actor,
-                fn_constructor_kwargs={"config": config, "layout": layout},
-                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(step.most, len(jobs))),
-                num_cpus=step.cpus,
-                num_gpus=step.gpus or None,
+        data = ray.data.from_items([row_of(job) for job in jobs], override_num_blocks=len(jobs))
+        for pool in graph:
+            most = min(pool.most, len(jobs))
+            data = data.flat_map(
+                _Actor,
+                fn_constructor_kwargs={"config": config, "layout": layout, "steps": pool.steps},
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=1),
+                num_cpus=_ACTOR_CPUS,
+                num_gpus=pool.gpus or None,
             )
         return _collected(config.preprocess.store, layout, data.iter_rows())
 
 
-_NOTHING_YET: Row = {"note": "", "start": 0, "num_frames": 0, "rows": 0, "seconds": 0.0, "error": "", "traceback": "", "input_at_fault": False}
-
-
-def _check_resources(graph: tuple[Step, ...], resources: dict[str, float]) -> None:
+def _check_resources(graph: tuple[Pool, ...], resources: dict[str, float]) -> None:
     """Raises InputError if the cluster cannot hold the actors and one task of Ray Data beside them: it would wait for ever."""
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-    wanted = sum(step.cpus * step.most for step in graph)
+    wanted = sum(_ACTOR_CPUS * pool.most for pool in graph)
+    settings = "preprocess.num_actors" if len(graph) == 1 else "preprocess.num_actors and preprocess.encode_actors"
     if wanted > cpus - 1:
         raise InputError(
-            f"preprocess.num_actors = {graph[0].most} and preprocess.encode_actors = {graph[-1].most} need {wanted + 1:g} logical CPUs, "
-            f"Ray has {cpus:g}: lower them, or raise ray.num_cpus"
+            f"{settings} = {' and '.join(str(pool.most) for pool in graph)} need {wanted + 1:g} logical CPUs, Ray has {cpus:g}: "
+            "start fewer, or raise ray.num_cpus"
         )
     encoder = graph[-1]
     if encoder.gpus * encoder.most > gpus:
@@ -132,134 +120,52 @@ def _check_resources(graph: tuple[Step, ...], resources: dict[str, float]) -> No
 
 
 class _Actor:
-    """What the actors of all steps have. An error becomes part of the row, which passes all later steps and stops no other clip."""
+    """Does some of the steps. Rows leave it as soon as they are there."""
 
-    def __init__(self, config: Config, layout: RunLayout) -> None:
+    def __init__(self, config: Config, layout: RunLayout, steps: tuple[StepName, ...]) -> None:
+        import torch  # here and no earlier: the driver and Ray Data's small tasks need neither it nor the networks
+
+        from dpscale.preprocess import clips, rows
+
         torch.set_num_threads(config.ray.torch_threads)
-        self.tools = Tools(config, layout)
-        self.performers = {p.name: p for p in config.performers}
-        self.drives = {d.name: d for d in config.drives}
+        self.tools, self.steps = clips.Tools(config, layout), [rows.STEPS[name] for name in steps]
 
-
-class _FindPerson(_Actor):
-    def __call__(self, row: Row) -> Row:
-        return _timed(row, lambda: self._prepare(row))
-
-    def _prepare(self, row: Row) -> Row:
-        if row["kind"] == "driving":
-            return row
-        source = self.drives[row["drive"]] if row["kind"] == "movement" else self.performers[row["performer"]]
-        return {**row, "note": prepare_person(self.tools, source, row["source"])}
-
-
-class _CutFrames(_Actor):
     def __call__(self, row: Row) -> Iterator[Row]:
-        """Rows with a chunk each; the row itself where there are none to be made, or none can be."""
-        if row["error"] or row["kind"] == "movement":
-            yield {**row, "chunk": b""}
-            return
-        chunks = iter(self._chunks(row))
-        parts = self.tools.layout.parts(row["performer"], row["drive"] or MAIN, row["key"])
-        while True:
-            cut = _timed(row, lambda: {"chunk": next(chunks, None)})
-            if cut["error"]:
-                yield {**cut, "chunk": b""}
-            chunk: Chunk | None = cut.get("chunk")
-            if cut["error"] or chunk is None:
-                return
-            size = {"start": chunk.start, "num_frames": chunk.num_frames, "rows": len(chunk.clip)}
-            there = _part(parts, size).exists()
-            yield {**cut, **size, "chunk": b"" if there else pickle.dumps(chunk)}
-            row = {**row, "seconds": 0.0}  # receipts are added up
-
-    def _chunks(self, row: Row) -> Iterator[Chunk]:
-        performer = self.performers[row["performer"]]
-        provenance = {"key": row["key"], "source": row["source"], "settings": settings_text(self.tools.config)}
-        if row["kind"] == "main":
-            return main_chunks(self.tools, performer, row["source"], provenance)
-        return driving_chunks(self.tools, performer, self.drives[row["drive"]], row["source"], provenance)
-
-
-class _EncodeFrames(_Actor):
-    def __call__(self, row: Row) -> Row:
-        receipt = {name: value for name, value in row.items() if name != "chunk"}
-        return _timed(receipt, lambda: self._write(row, receipt)) if row["chunk"] else receipt
-
-    def _write(self, row: Row, receipt: Row) -> Row:
-        chunk: Chunk = pickle.loads(row["chunk"])
-        parts = self.tools.layout.parts(row["performer"], row["drive"] or MAIN, row["key"])
-        write_part(_part(parts, row), encoded(self.tools, chunk), chunk.start)
-        return receipt
-
-
-def _part(folder: Path, row: Row) -> Path:
-    return folder / f"{row['start']:08d}-{row['rows']:04d}.parquet"
-
-
-def _timed(row: Row, work) -> Row:
-    """The row that `work` returns, with the time that it took; or the row with the error that it raised."""
-    if row["error"]:
-        return row
-    start = time.monotonic()
-    try:
-        made, problem = work(), {}
-    except InputError as wrong:
-        made, problem = {}, {"error": str(wrong), "traceback": traceback.format_exc(), "input_at_fault": True}
-    except Exception as wrong:  # whatever one clip does must not stop the others
-        log.exception("%s failed", row["name"])
-        where = traceback.extract_tb(wrong.__traceback__)[-1]
-        error = f"{type(wrong).__name__}: {wrong} ({where.name}, {where.filename}:{where.lineno})"
-        made, problem = {}, {"error": error, "traceback": traceback.format_exc()}
-    return {**row, **made, **problem, "seconds": row["seconds"] + time.monotonic() - start}
+        passing: Iterator[Row] = iter([{**row, "chunk": row["chunk"] and pickle.loads(row["chunk"])}])
+        for step in self.steps:
+            passing = chain.from_iterable(map(partial(step, self.tools), passing))
+        for left in passing:
+            yield {**left, "chunk": left["chunk"] and pickle.dumps(left["chunk"])}
 
 
 # ----------------------------------------------------------------------------------------- receipts
 
 
-@dataclass
-class _Arrived:
-    """What has come of one clip."""
+@ray.remote(num_cpus=0.1, max_restarts=-1, max_task_retries=2, max_concurrency=_JOINED_AT_ONCE)
+class _Joiner:
+    """Makes shards of parts. It starts beside the others, so that the first whole clip need not wait for a process."""
 
-    rows: list[Row] = field(default_factory=list)
+    def __init__(self, store: str | None, layout: RunLayout) -> None:
+        self.store, self.layout = store, layout
 
-    @property
-    def failed(self) -> Row | None:
-        return next((row for row in self.rows if row["error"]), None)
-
-    @property
-    def whole(self) -> bool:
-        return bool(self.rows) and sum(row["rows"] for row in self.rows) == self.rows[0]["num_frames"]
+    def join(self, receipts: list[Row]) -> Row:
+        return joined(self.store, self.layout, receipts)
 
 
 def _collected(store: str | None, layout: RunLayout, receipts: Iterable[Row]) -> dict[str, Row]:
-    arrived: dict[str, _Arrived] = {}
+    joiner = _Joiner.remote(store, layout)
+    arrived: dict[str, Arrived] = {}
     joins: dict[str, ray.ObjectRef] = {}
     for row in receipts:
-        clip = arrived.setdefault(row["name"], _Arrived())
+        clip = arrived.setdefault(row["name"], Arrived())
         clip.rows.append(row)
-        if row["kind"] != "movement" and clip.failed is None and clip.whole:
-            joins[row["name"]] = _join.remote(store, layout, row, sorted(clip.rows, key=lambda r: r["start"]))
+        if clip.whole:
+            joins[row["name"]] = joiner.join.remote(clip.rows)
     finished = {}
     for name, clip in arrived.items():
-        last = clip.failed or clip.rows[-1]
-        joined = ray.get(joins[name]) if name in joins and clip.failed is None else last
-        finished[name] = {**joined, "seconds": sum(row["seconds"] for row in clip.rows)}
+        last = clip.failed or (ray.get(joins[name]) if name in joins else clip.rows[-1])
+        finished[name] = {**last, "seconds": sum(row["seconds"] for row in clip.rows)}
     return finished
-
-
-def _join_parts(store: str | None, layout: RunLayout, row: Row, receipts: list[Row]) -> Row:
-    """The parts of a clip as its shard."""
-    clip = row["drive"] or MAIN
-    parts = layout.parts(row["performer"], clip, row["key"])
-    joined = _timed(row, lambda: join_parts(layout.shard(row["performer"], clip), [_part(parts, receipt) for receipt in receipts]) or row)
-    if joined["error"]:
-        return joined
-    shutil.rmtree(parts)
-    problem = shared(store, layout, row["performer"], clip) if store else ""
-    return {**joined, "note": "; ".join(note for note in (joined["note"], problem) if note)}
-
-
-_join = ray.remote(num_cpus=0.1, max_retries=2)(_join_parts)
 
 
 # ---------------------------------------------------------------------------------------- quarantine

@@ -19,7 +19,7 @@ from dpscale.data.checkpoint import commit_folder
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import write_clip
 from dpscale.data.types import Clip, InputError
-from dpscale.diffusion.weights import save_delta
+from dpscale.diffusion.delta import save_delta
 from dpscale.joint.loop import optimise_on_disk
 from dpscale.joint.on_ray import open_store
 from dpscale.joint.refresh import RefreshService

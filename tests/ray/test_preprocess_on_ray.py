@@ -175,5 +175,5 @@ def test_a_part_that_is_there_is_not_made_again(inputs, tmp_path):
 
 
 def test_more_actors_than_the_cluster_holds_are_refused(inputs, tmp_path):
-    with pytest.raises(InputError, match=r"preprocess.num_actors = 50 and preprocess.encode_actors = 1 need 51.5 logical CPUs, Ray has 4: lower"):
+    with pytest.raises(InputError, match=r"preprocess.num_actors = 50 need 26 logical CPUs, Ray has 4: start fewer"):
         run(config(inputs, tmp_path, num_actors=50))

@@ -7,8 +7,8 @@ from torch.testing import assert_close
 
 from dpscale.diffusion.autoencoder import PatchAutoencoder
 from dpscale.diffusion.detail import decode_with_detail
+from dpscale.diffusion.encoders import to_unit
 from dpscale.diffusion.reference import ReferencePictures
-from dpscale.diffusion.weights import to_unit
 from tests.small_performer import SIZE, small_model
 
 FRAMES = 3

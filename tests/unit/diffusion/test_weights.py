@@ -9,7 +9,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from dpscale.config.schema import DiffusionConfig
 from dpscale.data.types import InputError
-from dpscale.diffusion.weights import load_delta, load_model, save_delta, to_uint8, to_unit
+from dpscale.diffusion.delta import load_delta, save_delta
+from dpscale.diffusion.encoders import to_unit
+from dpscale.diffusion.weights import load_model, to_uint8
 from tests.unit.diffusion.models import SIZE, small_model
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dpscale.data.types import InputError
-from dpscale.diffusion.weights import load_delta
+from dpscale.diffusion.delta import load_delta
 from dpscale.finetune.checkpoint import settings_hash
 from dpscale.finetune.loop import TorchEngine
 from dpscale.finetune.performer import finetune_performer, is_finetuned, training_clip

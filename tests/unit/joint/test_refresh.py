@@ -12,8 +12,10 @@ import torch
 from dpscale.config.schema import Config, DiffusionConfig
 from dpscale.data.seeds import derive
 from dpscale.data.types import InputError
+from dpscale.diffusion.delta import save_delta
+from dpscale.diffusion.encoders import to_unit
 from dpscale.diffusion.reference import known_frames, reference_pictures
-from dpscale.diffusion.weights import PoseVideoModel, save_delta, to_unit
+from dpscale.diffusion.weights import PoseVideoModel
 from dpscale.joint.refresh import DiffusionRefresh, PerformerWeights
 from dpscale.joint.state import RefreshRequest
 from dpscale.joint.video import VideoTask

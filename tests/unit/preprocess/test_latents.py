@@ -4,8 +4,10 @@ import numpy as np
 import torch
 
 from dpscale.config.schema import DiffusionConfig
-from dpscale.diffusion.weights import tiny_model, to_unit
+from dpscale.diffusion.encoders import to_unit
+from dpscale.diffusion.weights import tiny_model
 from dpscale.preprocess import latents
+from dpscale.preprocess.keys import encoder_digest
 
 
 def test_latents_are_those_of_the_autoencoder_whatever_the_batch(monkeypatch):
@@ -25,9 +27,9 @@ def test_the_digest_follows_the_encoders_files(tmp_path):
         (tmp_path / part).mkdir()
         (tmp_path / part / "model.safetensors").write_bytes(part.encode())
     settings = DiffusionConfig(preset="tiny", weights=str(tmp_path))
-    first = latents.encoder_digest(settings)
+    first = encoder_digest(settings)
     (tmp_path / "unet" / "model.safetensors").write_bytes(b"other")
-    assert latents.encoder_digest(settings) == first
+    assert encoder_digest(settings) == first
     (tmp_path / "vae" / "model.safetensors").write_bytes(b"other")
-    assert latents.encoder_digest(settings) != first
-    assert latents.encoder_digest(DiffusionConfig(preset="sd21", weights="owner/model")) == "owner/model"
+    assert encoder_digest(settings) != first
+    assert encoder_digest(DiffusionConfig(preset="sd21", weights="owner/model")) == "owner/model"

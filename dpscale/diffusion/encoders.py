@@ -1,0 +1,109 @@
+"""The frozen parts that look at pictures: the autoencoder and the image encoder. Preprocessing loads these alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection
+
+from dpscale.config.schema import DiffusionConfig
+from dpscale.data.types import InputError
+from dpscale.diffusion.autoencoder import KLAutoencoder, PatchAutoencoder
+
+FRAMES_AT_ONCE = 8
+"""Frames encoded or decoded together. Fixed, because sums may depend on it in their last bit."""
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """What turns pictures into latents and embeddings."""
+
+    autoencoder: PatchAutoencoder | KLAutoencoder
+    image_encoder: CLIPVisionModelWithProjection
+
+    @torch.no_grad()
+    def embed_image(self, frame: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, " D"]:
+        """CLIP image embedding of a picture."""
+        device = next(self.image_encoder.parameters()).device
+        return self.embed_images(to_unit(frame[None]).to(device))[0].cpu().numpy()
+
+    def embed_images(self, frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
+        """CLIP image embeddings of pictures in -1..1."""
+        size = self.image_encoder.config.image_size
+        pixels = F.interpolate((frames + 1) / 2, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
+        mean, std = (torch.tensor(v)[:, None, None].to(pixels) for v in (_CLIP_MEAN, _CLIP_STD))
+        return self.image_encoder((pixels - mean) / std).image_embeds
+
+    @torch.no_grad()
+    def encode(self, frames: UInt8[np.ndarray, "N H W 3"]) -> Float[Tensor, "N C h w"]:
+        """E_enc, on the model's device."""
+        device = next(self.autoencoder.parameters()).device
+        return torch.cat([self.autoencoder.encode(part.to(device)) for part in to_unit(frames).split(FRAMES_AT_ONCE)])
+
+
+def to_unit(frames: UInt8[np.ndarray, "N H W 3"]) -> Float[Tensor, "N 3 H W"]:
+    """uint8 pictures -> -1..1."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@contextmanager
+def weights_place(settings: DiffusionConfig) -> Iterator[str]:
+    """Folder or hub id of the model that the settings name. Raises InputError that names what is missing."""
+    if settings.weights is not None:
+        yield settings.weights
+        return
+    if settings.preset == "sd21":
+        raise InputError(
+            "diffusion.weights is not set: preset sd21 needs a folder or hub id in diffusers format (unet, vae, image_encoder, scheduler)"
+        )
+    with resources.as_file(resources.files("dpscale.diffusion") / "tiny") as folder:
+        if not (folder / "unet").is_dir():
+            raise InputError("the embedded model is not installed (dpscale/diffusion/tiny): run `dpscale pretrain` or reinstall the package")
+        yield str(folder)
+
+
+def load_encoders(settings: DiffusionConfig) -> Encoders:
+    """The encoders of the model that the settings name, without its denoiser. Raises InputError."""
+    with weights_place(settings) as weights:
+        return load_encoders_from(weights, settings)
+
+
+def load_encoders_from(weights: str, settings: DiffusionConfig) -> Encoders:
+    """From a diffusers-format folder or hub id. Raises InputError."""
+    image_encoder = load_part(CLIPVisionModelWithProjection, weights, "image_encoder")
+    kl = settings.preset != "tiny"
+    autoencoder = KLAutoencoder(load_part(AutoencoderKL, weights, "vae")) if kl else load_part(PatchAutoencoder, weights, "vae")
+    return Encoders(own_memory(autoencoder.float().eval()), own_memory(image_encoder.float().eval()))
+
+
+def load_part(kind: type, weights: str, subfolder: str):
+    """One part by diffusers' or transformers' own loader; a wrong or partial checkpoint names its first wrong tensors."""
+    try:
+        part, report = kind.from_pretrained(weights, subfolder=subfolder, output_loading_info=True, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        raise InputError(f"diffusion.weights = {weights}: part {subfolder!r} is not a {kind.__name__}: {str(error).splitlines()[0]}") from error
+    missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
+    if missing or unexpected:
+        raise InputError(
+            f"diffusion.weights = {weights}: part {subfolder!r} is a checkpoint of another architecture than this {kind.__name__}: "
+            f"missing tensors: {missing[:3] or 'none'}, unexpected: {unexpected[:3] or 'none'}"
+        )
+    return part
+
+
+def own_memory(module: nn.Module) -> nn.Module:
+    """Copies a module's tensors out of the mapped file. There they lie at any offset, and sums over unaligned memory differ in their
+    last bits; and the file could not be replaced while a process uses it."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()
+    return module
