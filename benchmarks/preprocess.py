@@ -1,12 +1,14 @@
 """Does the Ray Data graph of preprocessing pay? Frames per second against the same functions in one sequential loop, same clips, one run.
 
 Clips: the man of pose2sim from four cameras, as filmed, mirrored, backwards and both, 100 frames of 720 x 1280 each. Each run is a process
-of its own and starts in an empty folder. Counted is all that follows the start of Ray and, for the loop, the import of torch: the graph's
-time has the start of its actors, imports and all, in it. `--full` adds one clip of a minute and one of ten, 1080p."""
+of its own with one thread for BLAS and torch, and starts in an empty folder; both ways must make equal shards. Counted is all that follows
+the start of Ray and, for the loop, its imports: the graph's time has the start of its actors, imports and all, in it. `--full`, about an hour: memory alone, for one clip of a minute and one of ten, 1080p."""
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
+import os
 import shutil
 import tempfile
 import threading
@@ -22,6 +24,8 @@ from typing import Any
 import av
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from benchmarks import arguments, finish
 from dpscale.config.schema import Config
@@ -36,25 +40,57 @@ _FPS, _NUM_ACTORS = 30, 2
 
 
 def main() -> None:
-    """Measures 1, 4 and 16 clips."""
+    """Measures 1, 4 and 16 clips; with --full, a minute and ten of one clip."""
     given = arguments(__doc__ or "")
+    os.environ["OMP_NUM_THREADS"] = "1"  # as in Ray's workers: with more, sums have other last bits
     folder = Path(tempfile.mkdtemp(prefix="dpscale-bench-"))
     try:
-        clips = _make_clips(folder / "clips")
-        rows = [_alone(folder, clips[:count], way) for count in (1, 4, 16) for way in ("sequential", "graph")]
-        if given.full:
-            rows += [_alone(folder, [_long_clip(folder / f"{minutes}min.mp4", minutes)], "graph") for minutes in (1, 10)]
+        (_long if given.full else _short)(folder, given.json)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    speed = {(row["clips"], row["way"]): row["frames_per_s"] for row in rows[:6]}
+
+
+def _short(folder: Path, path: Path | None) -> None:
+    clips = _make_clips(folder / "clips")
+    rows = [row for count in (1, 4, 16) for row in _both(folder, clips[:count])]
+    speed = {(row["clips"], row["way"]): row["frames_per_s"] for row in rows}
     graph = [row for row in rows if row["way"] == "graph"]
-    finish("preprocess", given.json, {
+    finish("preprocess", path, {
         "speedup_vs_sequential": speed[16, "graph"] / speed[16, "sequential"],
         "speedup_at_clips": {count: speed[count, "graph"] / speed[count, "sequential"] for count in (1, 4, 16)},
         "frames_per_s": {count: speed[count, "graph"] for count in (1, 4, 16)},
         "peak_rss_gib": max(row["peak_rss_gib"] for row in graph),
         "peak_pss_gib": max(row["peak_pss_gib"] for row in graph),
     }, rows)  # fmt: skip
+
+
+def _long(folder: Path, path: Path | None) -> None:
+    rows = []
+    for minutes in (1, 10):
+        row = _alone(folder, [_long_clip(folder / f"{minutes}min.mp4", minutes)], "graph")
+        rows.append({"minutes": minutes} | {key: value for key, value in row.items() if key != "shards"})
+    peaks = {f"{key}_by_minutes": {row["minutes"]: row[key] for row in rows} for key in ("peak_rss_gib", "peak_pss_gib")}
+    finish("preprocess_full", path, peaks, rows)
+
+
+def _both(folder: Path, clips: list[Path]) -> list[dict[str, Any]]:
+    """The loop before and after the graph, half of the clips each, so that a machine that changes its pace favours neither."""
+    half = (len(clips) + 1) // 2
+    before = _alone(folder, clips[:half], "sequential")
+    graph = _alone(folder, clips, "graph")
+    after = _alone(folder, clips[half:], "sequential") if clips[half:] else None
+    loop = before if after is None else _sum(before, after)
+    wrong = sorted(name for name, digest in loop["shards"].items() if graph["shards"].get(name) != digest)
+    if wrong:
+        raise RuntimeError(f"the graph made other shards than the loop: {wrong}")
+    return [{key: value for key, value in row.items() if key != "shards"} for row in (loop, graph)]
+
+
+def _sum(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    frames, seconds = a["frames"] + b["frames"], a["seconds"] + b["seconds"]
+    peaks = {key: max(a[key], b[key]) for key in ("peak_rss_gib", "peak_pss_gib")}
+    return {**a, "clips": a["clips"] + b["clips"], "frames": frames, "seconds": seconds, "frames_per_s": frames / seconds, **peaks,
+            "shards": a["shards"] | b["shards"]}  # fmt: skip
 
 
 def _alone(folder: Path, clips: list[Path], way: str) -> dict[str, Any]:
@@ -75,13 +111,29 @@ def _measured(folder: Path, clips: list[Path], way: str) -> dict[str, Any]:
     with _memory() as memory:
         seconds = (_graph if way == "graph" else _sequential)(config, layout)
     frames = sum(_num_frames(path) for path in clips)
-    return {"clips": len(clips), "frames": frames, "way": way, "seconds": seconds, "frames_per_s": frames / seconds, **memory}
+    return {"clips": len(clips), "frames": frames, "way": way, "seconds": seconds, "frames_per_s": frames / seconds, **memory,
+            "shards": _shards(config, layout)}  # fmt: skip
+
+
+def _shards(config: Config, layout: RunLayout) -> dict[str, str]:
+    """Hash of each shard's rows, whatever its provenance says."""
+    found = {}
+    for performer in config.performers:
+        table = pq.read_table(layout.shard(performer.name, "main") / "frames.parquet")
+        found[performer.name] = hashlib.sha256(b"".join(b.tobytes() for n in table.column_names for b in _buffers(table[n]))).hexdigest()
+    return found
+
+
+def _buffers(column: pa.ChunkedArray) -> Iterator[np.ndarray]:
+    for chunk in column.chunks:
+        yield chunk.to_numpy_ndarray() if hasattr(chunk, "to_numpy_ndarray") else chunk.to_numpy(zero_copy_only=False)
 
 
 def _sequential(config: Config, layout: RunLayout) -> float:
     """The steps of the graph, clip after clip, in this process; the seconds that they took."""
     import torch
 
+    import dpscale.preprocess.latents  # noqa: F401 (what Tools.encoders would import when the first clip comes to it)
     from dpscale.preprocess.clips import Tools, encoded, main_chunks, prepare_person
 
     torch.set_num_threads(config.ray.torch_threads)
@@ -121,7 +173,7 @@ def _memory() -> Iterator[dict[str, float]]:
     done = threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.5):
+        while not done.wait(2):
             tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
             peak["peak_rss_gib"] = max(peak["peak_rss_gib"], _total(tree, lambda p: p.memory_info().rss))
             peak["peak_pss_gib"] = max(peak["peak_pss_gib"], _total(tree, lambda p: p.memory_full_info().pss))

@@ -68,9 +68,9 @@ class PreprocessConfig(Section):
     store: str | None = Field(
         default=None, min_length=1, description="URL of finished shards that machines and runs share (s3://, gs://, a folder); none: this run's only."
     )
-    num_actors: int = Field(default=1, ge=1, le=10_000, description="Most actors at once that look for people, and as many that cut and draw.")
-    encode_actors: int = Field(default=1, ge=1, le=10_000, description="Most actors at once that encode frames.")
-    encode_gpus: float = Field(default=0.0, ge=0, le=8, description="GPUs of each of them.")
+    num_actors: int = Field(default=1, ge=1, le=10_000, description="Most actors at once; encoding on GPUs has its own.")
+    encode_actors: int = Field(default=1, ge=1, le=10_000, description="Most actors at once that encode frames on GPUs.")
+    encode_gpus: float = Field(default=0.0, ge=0, le=8, description="GPUs of each of them; 0: the other actors encode.")
 
 
 class AutoencoderTrainConfig(Section):

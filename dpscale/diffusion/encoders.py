@@ -10,7 +10,6 @@ from importlib import resources
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
@@ -81,8 +80,12 @@ def load_encoders(settings: DiffusionConfig) -> Encoders:
 def load_encoders_from(weights: str, settings: DiffusionConfig) -> Encoders:
     """From a diffusers-format folder or hub id. Raises InputError."""
     image_encoder = load_part(CLIPVisionModelWithProjection, weights, "image_encoder")
-    kl = settings.preset != "tiny"
-    autoencoder = KLAutoencoder(load_part(AutoencoderKL, weights, "vae")) if kl else load_part(PatchAutoencoder, weights, "vae")
+    if settings.preset == "tiny":
+        autoencoder = load_part(PatchAutoencoder, weights, "vae")
+    else:
+        from diffusers import AutoencoderKL  # pulls in most of diffusers' models, which `tiny` has no use for
+
+        autoencoder = KLAutoencoder(load_part(AutoencoderKL, weights, "vae"))
     return Encoders(own_memory(autoencoder.float().eval()), own_memory(image_encoder.float().eval()))
 
 

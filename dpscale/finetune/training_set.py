@@ -5,6 +5,9 @@ which is a little off, as that of a filmed performer is."""
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -58,7 +61,7 @@ def render_training_set(seeds: list[int], settings: PretrainConfig, size: int, f
     """Renders what `folder` does not hold yet, in parallel, then reads everything. `log(done, total)` is told about each clip."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [seed for seed in seeds if not _path(folder, seed).exists()]
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"), initializer=end_with, initargs=(os.getpid(),)) as pool:
         jobs = [pool.submit(_render_one, seed, settings, size, folder) for seed in missing]
         for done, job in enumerate(as_completed(jobs), 1):
             job.result()
@@ -66,6 +69,17 @@ def render_training_set(seeds: list[int], settings: PretrainConfig, size: int, f
     clips = [np.load(_path(folder, seed)) for seed in seeds]
     names = ("frames", "keypoints", "iuv", "warped", "background")
     return RenderedSet(tuple(seeds), *(np.stack([clip[name] for clip in clips]) for name in names))
+
+
+def end_with(parent: int) -> None:
+    """Ends this process within seconds of its parent's end, also when that was killed: a pool's own processes would draw on."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _path(folder: Path, seed: int) -> Path:

@@ -17,7 +17,6 @@ detectron2 is installed, this makes form 3 of a dump with somebody in every fram
 from __future__ import annotations
 
 import io
-import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -32,6 +31,8 @@ from PIL import Image, UnidentifiedImageError
 from dpscale.data.types import InputError
 from dpscale.diffusion.conditions import NUM_PARTS
 from dpscale.preprocess.decode import check_is_file
+from dpscale.preprocess.image_folder import in_natural_order
+from dpscale.preprocess.npz_mapped import NpyHeader, npy_header
 
 _FORMS = "give a folder of IUV .png files, one .npz with the array `iuv`, or a folder of .npz files with labels, uv, box and size"
 _PROBED = 16
@@ -98,9 +99,7 @@ def _folder(path: Path) -> _Source:
 
 
 def _in_order(folder: Path, suffix: str) -> list[Path]:
-    """Files by name, numbers in names by their value."""
-    named = [path for path in folder.iterdir() if path.suffix.lower() == suffix and not path.name.startswith(".")]
-    return sorted(named, key=lambda path: [int(part) if n % 2 else part for n, part in enumerate(re.split(r"(\d+)", path.name))])
+    return in_natural_order([path for path in folder.iterdir() if path.suffix.lower() == suffix and not path.name.startswith(".")])
 
 
 def _picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
@@ -128,35 +127,19 @@ def _array(path: Path) -> _Source:
         if "iuv.npy" not in archive.namelist():
             raise InputError(f"{path}: holds {sorted(archive.namelist())} and no array `iuv`: {_FORMS}")
         with archive.open("iuv.npy") as file:
-            header = _header(path, file)
+            header = npy_header(f"{path}: array iuv", file)
+    if header.order != "C":
+        raise InputError(f"{path}: array iuv is in Fortran order: save numpy.ascontiguousarray(iuv)")
     shape = header.shape
     if len(shape) != 4 or 3 not in (shape[3], shape[1]) or not (header.dtype == np.uint8 or header.dtype.kind == "f"):
         raise InputError(f"{path}: array iuv is {header.dtype} {shape}: give uint8 or floating point, [N, H, W, 3] or [N, 3, H, W]")
     return _Source(shape[0], lambda: _array_frames(path, header))
 
 
-@dataclass(frozen=True)
-class _Header:
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-
-def _header(path: Path, file: io.BufferedIOBase) -> _Header:
-    """Reads a .npy header, so that frames can follow one by one."""
-    try:
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[np.lib.format.read_magic(file)]
-        shape, fortran, dtype = read(file)
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path}: array iuv has no header that can be read ({error}): save it with numpy.savez") from error
-    if fortran or dtype.hasobject:
-        raise InputError(f"{path}: array iuv is of {dtype} in Fortran order or of objects: save numpy.ascontiguousarray(iuv)")
-    return _Header(shape, dtype)
-
-
-def _array_frames(path: Path, header: _Header) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+def _array_frames(path: Path, header: NpyHeader) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
     length = int(np.prod(header.shape[1:])) * header.dtype.itemsize
     with zipfile.ZipFile(path) as archive, archive.open("iuv.npy") as file:
-        _header(path, file)
+        npy_header(f"{path}: array iuv", file)
         for n in range(header.shape[0]):
             frame = np.frombuffer(_bytes(path, file, length), header.dtype).reshape(header.shape[1:])
             yield _as_bytes(f"{path}: frame {n}", frame if frame.shape[-1] == 3 else np.moveaxis(frame, 0, -1))

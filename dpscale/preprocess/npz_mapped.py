@@ -47,7 +47,7 @@ def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.
     if not stored and member.file_size > _MOST_COMPRESSED_BYTES:
         raise InputError(f"{name}: has {member.file_size / 2**30:.1f} GiB compressed: write it with numpy.savez, which is read frame by frame")
     with archive.open(member) as file:
-        header = _header(name, file)
+        header = npy_header(name, file)
         if not stored or member.file_size <= _READ_BYTES:
             return np.frombuffer(file.read(), header.dtype).reshape(header.shape, order=header.order)
         begin = _data_begin(path, member) + file.tell()
@@ -55,20 +55,24 @@ def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.
 
 
 @dataclass(frozen=True)
-class _Header:
+class NpyHeader:
+    """What an array in an .npz file is."""
+
     shape: tuple[int, ...]
     dtype: np.dtype
     order: str
+    """C or F."""
 
 
-def _header(name: str, file: io.BufferedIOBase) -> _Header:
+def npy_header(name: str, file: io.BufferedIOBase) -> NpyHeader:
+    """Reads a .npy header and leaves `file` where the numbers begin. Raises InputError, which starts with `name`."""
     try:
         shape, fortran, dtype = _READERS[np.lib.format.read_magic(file)](file)
     except (ValueError, KeyError) as error:
         raise InputError(f"{name}: has no header that can be read ({error}): write the file with numpy.savez") from error
     if dtype.hasobject:
         raise InputError(f"{name}: holds Python objects, which run code when they are read: save plain arrays (numpy.asarray(x, float))")
-    return _Header(shape, dtype, "F" if fortran else "C")
+    return NpyHeader(shape, dtype, "F" if fortran else "C")
 
 
 def _data_begin(path: Path, member: zipfile.ZipInfo) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import ray
 import ray.data
@@ -23,7 +23,7 @@ from dpscale.data.remote import ShardStore
 from dpscale.data.types import InputError, Outcome
 from dpscale.preprocess.manifest import Job, driving_jobs, main_jobs
 from dpscale.preprocess.quarantine import Quarantined, read_quarantine, still_quarantined, update_quarantine
-from dpscale.preprocess.receipts import Arrived, Row, joined, row_of
+from dpscale.preprocess.receipts import Arrived, Joiner, Row, row_of
 from dpscale.preprocess.sharing import fetched
 
 StepName = Literal["find the person, fit the body", "cut frames, draw the pose", "encode, write a part of the shard"]
@@ -141,19 +141,9 @@ class _Actor:
 # ----------------------------------------------------------------------------------------- receipts
 
 
-@ray.remote(num_cpus=0.1, max_restarts=-1, max_task_retries=2, max_concurrency=_JOINED_AT_ONCE)
-class _Joiner:
-    """Makes shards of parts. It starts beside the others, so that the first whole clip need not wait for a process."""
-
-    def __init__(self, store: str | None, layout: RunLayout) -> None:
-        self.store, self.layout = store, layout
-
-    def join(self, receipts: list[Row]) -> Row:
-        return joined(self.store, self.layout, receipts)
-
-
 def _collected(store: str | None, layout: RunLayout, receipts: Iterable[Row]) -> dict[str, Row]:
-    joiner = _Joiner.remote(store, layout)
+    actor: Any = ray.remote(Joiner)
+    joiner = actor.options(num_cpus=0.1, max_restarts=-1, max_task_retries=2, max_concurrency=_JOINED_AT_ONCE).remote(store, layout)
     arrived: dict[str, Arrived] = {}
     joins: dict[str, ray.ObjectRef] = {}
     for row in receipts:

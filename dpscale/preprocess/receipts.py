@@ -69,18 +69,22 @@ def part_path(layout: RunLayout, row: Row) -> Path:
     return layout.parts(row["performer"], row["drive"] or MAIN, row["key"]) / f"{row['start']:08d}-{row['rows']:04d}.parquet"
 
 
-def joined(store: str | None, layout: RunLayout, receipts: list[Row]) -> Row:
-    """The parts of a whole clip as its shard, given to the store where there is one. May be done twice."""
-    ordered = sorted(receipts, key=lambda row: row["start"])
-    row, clip = ordered[-1], ordered[-1]["drive"] or MAIN
-    parts = [part_path(layout, one) for one in ordered]
+class Joiner:
+    """Makes shards of parts. An actor beside the graph's, light and early, so that the first whole clip need not wait for a process."""
 
-    def join() -> Row:
-        folder = layout.shard(row["performer"], clip)
+    def __init__(self, store: str | None, layout: RunLayout) -> None:
+        self.store, self.layout = store, layout
+
+    def join(self, receipts: list[Row]) -> Row:
+        """The parts of a whole clip as its shard, given to the store where there is one. May be done twice."""
+        ordered = sorted(receipts, key=lambda row: row["start"])
+        return attempted(ordered[-1], lambda: self._join(ordered))
+
+    def _join(self, ordered: list[Row]) -> Row:
+        row, clip = ordered[-1], ordered[-1]["drive"] or MAIN
+        folder, parts = self.layout.shard(row["performer"], clip), [part_path(self.layout, one) for one in ordered]
         if (marker_of(folder) or {}).get("key") != row["key"]:
             join_parts(folder, parts)
         shutil.rmtree(parts[0].parent, ignore_errors=True)
-        problem = shared(store, layout, row["performer"], clip) if store else ""
+        problem = shared(self.store, self.layout, row["performer"], clip) if self.store else ""
         return {"note": "; ".join(note for note in (row["note"], problem) if note)}
-
-    return attempted(row, join)
