@@ -2,7 +2,8 @@
 
 Clips: the man of pose2sim from four cameras, as filmed, mirrored, backwards and both, 100 frames of 720 x 1280 each. Each run is a process
 of its own with one thread for BLAS and torch, and starts in an empty folder; both ways must make equal shards. Counted is all that follows
-the start of Ray and, for the loop, its imports: the graph's time has the start of its actors, imports and all, in it. `--full`, about an hour: memory alone, for one clip of a minute and one of ten, 1080p."""
+the start of Ray and, for the loop, its imports: the graph's time has the start of its actors, imports and all, in it. RSS counts pages
+that processes share once for each, PSS once in all. `--full`, about an hour, instead: memory for one clip of a minute and one of ten, 1080p."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from dpscale.config.schema import Config
 
 _HARMLESS = re.compile(
     r"(run\.root|ray\.(?!torch_threads).*|scheduler\..*|tracking\..*|drives|performers|videos(\..*)?"
-    r"|preprocess\.(num_actors|encode_actors|store)|finetune\.(max_concurrent|max_failures|checkpoint_every|nvme_path)|pretrain\.(.*_steps|checkpoint_every_s))"
+    r"|preprocess\.(num_actors|encode_actors|store)|finetune\.(max_concurrent|max_per_tenant|max_failures|checkpoint_every|nvme_path)"
+    r"|pretrain\.(.*_steps|checkpoint_every_s)|performers\.[^.]+\.(tenant|priority))"
 )
 """Keys that change how a run is carried out, not what comes out. (`performers` and `drives` themselves: one more or one fewer;
 a changed one differs in a key below.)"""
@@ -120,9 +121,9 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
 
 
 def _matters(key: str, common: set[str]) -> bool:
-    if key.startswith(("performers.", "drives.")):
-        return _group(key) in common
-    return not _HARMLESS.fullmatch(key)
+    if _HARMLESS.fullmatch(key):
+        return False
+    return _group(key) in common if key.startswith(("performers.", "drives.")) else True
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

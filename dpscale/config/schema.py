@@ -136,6 +136,7 @@ class FinetuneConfig(Section):
     nvme_path: Path | None = Field(default=None, description="Folder on a fast local disk, for offload = nvme.")
     num_workers: int = Field(default=1, ge=1, le=1024, description="Workers per performer; more than one trains in a Ray Train TorchTrainer.")
     max_concurrent: int = Field(default=1, ge=1, le=10_000, description="Performers finetuned at once.")
+    max_per_tenant: int | None = Field(default=None, ge=1, le=10_000, description="Performers of one tenant finetuned at once; none: no cap.")
     checkpoint_every: int = Field(default=50, ge=1, le=1_000_000, description="Steps between checkpoints.")
     max_failures: int = Field(default=1, ge=0, le=100, description="Retries of a performer that failed for a reason other than its input.")
 

@@ -10,11 +10,18 @@ from pydantic import Field, model_validator
 from dpscale.config.section import Name, Section, Seed
 
 
-class VideoPerformer(Section):
+class QueuedPerformer(Section):
+    """Who asks for a performer, and how soon. Changes no result."""
+
+    name: Name
+    tenant: Name = Field(default="default", description="On whose behalf; finetune.max_per_tenant bounds how many of one tenant train at once.")
+    priority: int = Field(default=0, ge=-1000, le=1000, description="Higher trains first.")
+
+
+class VideoPerformer(QueuedPerformer):
     """A performer given as a video file of one person."""
 
     kind: Literal["video"] = "video"
-    name: Name
     path: Path = Field(description="Video file that PyAV can decode, or a folder of numbered pictures.")
     start_s: float = Field(default=0.0, ge=0, description="Where the clip begins in the video.")
     end_s: float | None = Field(default=None, gt=0, description="Where it ends; none: with the video.")
@@ -26,7 +33,6 @@ class VideoPerformer(Section):
     densepose: Path | None = Field(
         default=None, description="DensePose of this clip (PNG folder, .npz or part-colour video), instead of preprocess.surface."
     )
-
     mesh: Path | None = Field(
         default=None, description="Vertex arrays of this clip (.npz, docs/mesh_arrays.md): human flow from them instead of the fitted body's."
     )
@@ -38,22 +44,20 @@ class VideoPerformer(Section):
         return self
 
 
-class RenderedPerformer(Section):
+class RenderedPerformer(QueuedPerformer):
     """A rendered performer with exact truth; body, clothes, light and background follow from the seed."""
 
     kind: Literal["rendered"] = "rendered"
-    name: Name
     performer_seed: Seed = Field(description="Seeds of 1,000,000 and above are kept out of base training.")
     motion: str = Field(default="dance_a", pattern=r"^[a-z0-9_]+$", description="Recording of pybullet_data: humanoid3d_<motion>.txt.")
     num_frames: int = Field(default=100, ge=2, le=100_000)
     fps: float = Field(default=30.0, gt=0, le=240)
 
 
-class Pose2simPerformer(Section):
+class Pose2simPerformer(QueuedPerformer):
     """The balancing man of pose2sim's single-person demo (BSD-3-Clause), read from the installed package."""
 
     kind: Literal["pose2sim"] = "pose2sim"
-    name: Name
     camera: Literal["cam01", "cam02", "cam03", "cam04"] = Field(default="cam02", description="cam02 sees him from the front.")
 
 

@@ -30,7 +30,7 @@ class TrainingState:
     """Time in training so far, over all sittings."""
 
 
-_WITHOUT_EFFECT = {"max_concurrent", "checkpoint_every", "max_failures", "nvme_path"}
+_WITHOUT_EFFECT = {"max_concurrent", "max_per_tenant", "checkpoint_every", "max_failures", "nvme_path"}
 """Finetune settings that change when and where work is done, but not its result."""
 
 

@@ -15,6 +15,7 @@ import torch
 from ray import train, tune
 from ray.train.torch import TorchTrainer
 from ray.tune.logger import JsonLoggerCallback
+from ray.tune.search import Searcher
 from torch import Tensor
 from torch.utils.cpp_extension import get_default_build_root
 
@@ -25,6 +26,9 @@ from dpscale.diffusion.weights import PoseVideoModel, load_model
 from dpscale.finetune.checkpoint import settings_hash
 from dpscale.finetune.loop import MOMENTS, Engine, engine_state, load_moments, load_parameters
 from dpscale.finetune.performer import MakeEngine, finetune_performer, is_finetuned, training_clip
+from dpscale.finetune.placement import check_placeable
+from dpscale.finetune.process import TRAIN_ENVIRONMENT, TUNE_ENVIRONMENT, prepare_process, set_defaults
+from dpscale.finetune.queue import PerformerQueue, Waiting
 from dpscale.finetune.step import Worker
 from dpscale.finetune.trainable import TrainablePart
 from dpscale.finetune.zero_offload import deepspeed_settings
@@ -35,18 +39,6 @@ log = logging.getLogger(__name__)
 _BASES: dict[tuple[str, str], PoseVideoModel] = {}
 """The base model of this process: with reused actors the next performer finds it loaded, with its own weights (trainable.unfrozen)."""
 
-_TUNE_ENVIRONMENT = {
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in the config are relative to where the command was given
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the tracker logs; JSON is how results come back
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the run; the same command resumes it
-}
-_TRAIN_ENVIRONMENT = {
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default of 2 s is added to the start and the end of every trainer
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-}
-
-
 # ---------------------------------------------------------------------------------- many performers
 
 
@@ -56,6 +48,8 @@ def finetune(config: Config, layout: RunLayout, performers: Sequence[str], track
     A performer that fails for another reason than its input is tried `max_failures` times more, from its last checkpoint."""
     settings = {name: settings_hash(config, layout.shard(name, "main")) for name in performers}
     pending = [name for name in performers if not is_finetuned(layout, name, settings[name])]
+    if pending:
+        check_placeable(_worker_resources(), config.finetune.num_workers, [node["Resources"] for node in ray.nodes() if node["Alive"]])
     outcomes = {name: Outcome("finetune", name, 0.0, skipped=True) for name in performers if name not in pending}
     if pending:
         outcomes |= {o.name: o for o in _run_trials(config, layout, pending, settings, tracker)}
@@ -63,14 +57,13 @@ def finetune(config: Config, layout: RunLayout, performers: Sequence[str], track
 
 
 def _run_trials(config: Config, layout: RunLayout, performers: list[str], settings: dict[str, str], tracker: Tracker) -> list[Outcome]:
-    _set_defaults(_TUNE_ENVIRONMENT)
+    set_defaults(TUNE_ENVIRONMENT)
     storage = layout.root / "ray"
     shutil.rmtree(storage / "finetune", ignore_errors=True)  # Tune's own record; what resumes is in layout.finetune
     trial = tune.with_parameters(_trial, config=config, layout=layout, settings=settings, tracker=tracker)
     tuner = tune.Tuner(
         tune.with_resources(trial, _trial_resources(config)),
-        param_space={"performer": tune.grid_search(performers)},
-        tune_config=tune.TuneConfig(max_concurrent_trials=config.finetune.max_concurrent, reuse_actors=True),
+        tune_config=tune.TuneConfig(search_alg=_Queue(config, performers), num_samples=len(performers), reuse_actors=True),
         run_config=tune.RunConfig(
             name="finetune",
             storage_path=str(storage),
@@ -86,10 +79,40 @@ def _run_trials(config: Config, layout: RunLayout, performers: list[str], settin
     return outcomes
 
 
+class _Queue(Searcher):
+    """PerformerQueue as Tune asks for it. Nothing is saved: what resumes is in layout.finetune."""
+
+    def __init__(self, config: Config, performers: Sequence[str]) -> None:
+        super().__init__()
+        known = {p.name: Waiting(p.name, p.tenant, p.priority) for p in config.performers}
+        waiting = [known.get(name, Waiting(name, "default", 0)) for name in performers]
+        self.queue = PerformerQueue(waiting, config.finetune.max_concurrent, config.finetune.max_per_tenant)
+        self.trials: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self.queue.exhausted:
+            return Searcher.FINISHED
+        name = self.queue.next()
+        if name is None:
+            return None
+        self.trials[trial_id] = name
+        return {"performer": name}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self.queue.done(self.trials[trial_id])
+
+    def save(self, checkpoint_path: str) -> None: ...
+
+    def restore(self, checkpoint_path: str) -> None: ...
+
+
 def _trial_resources(config: Config) -> dict[str, float]:
-    """A trial that trains takes a whole CPU, and a GPU where there are any; one that waits for a TorchTrainer leaves them to its workers."""
-    if config.finetune.num_workers > 1:
-        return {"CPU": 0.01}
+    """A trial that waits for a TorchTrainer leaves its CPU and GPU to the workers."""
+    return {"CPU": 0.01} if config.finetune.num_workers > 1 else _worker_resources()
+
+
+def _worker_resources() -> dict[str, float]:
+    """What a process that trains takes: a whole CPU, and a GPU where there are any."""
     return {"CPU": 1, "GPU": 1} if _has_gpus() else {"CPU": 1}
 
 
@@ -116,7 +139,7 @@ def _trial(trial: dict[str, Any], config: Config, layout: RunLayout, settings: d
 
 
 def _finetune_here(config: Config, layout: RunLayout, performer: str, settings: str, tracker: Tracker) -> None:
-    _prepare_process(config)
+    prepare_process(config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl", store=torch.distributed.HashStore(), rank=0, world_size=1)
@@ -137,8 +160,8 @@ def _finetune_here(config: Config, layout: RunLayout, performer: str, settings: 
 
 def _finetune_in_trainer(config: Config, layout: RunLayout, performer: str, settings: str, tracker: Tracker) -> None:
     """Data parallel over clips in a TorchTrainer. Retries are Tune's: a second one resumes from our own state."""
-    _prepare_process(config)
-    _set_defaults(_TRAIN_ENVIRONMENT)
+    prepare_process(config)
+    set_defaults(TRAIN_ENVIRONMENT)
     training_clip(layout, performer, _base(config.diffusion, "cpu"))  # bad input is found before workers start
     trainer = TorchTrainer(
         _train_worker,
@@ -154,7 +177,7 @@ def _finetune_in_trainer(config: Config, layout: RunLayout, performer: str, sett
 
 def _train_worker(job: dict[str, Any]) -> None:
     config: Config = job["config"]
-    _prepare_process(config)
+    prepare_process(config)
     context = train.get_context()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     worker = Worker(context.get_world_rank(), context.get_world_size(), device)
@@ -164,18 +187,6 @@ def _train_worker(job: dict[str, Any]) -> None:
 
 
 # ---------------------------------------------------------------------------- process and DeepSpeed
-
-
-def _set_defaults(environment: Mapping[str, str]) -> None:
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)
-
-
-def _prepare_process(config: Config) -> None:
-    torch.set_num_threads(config.ray.torch_threads)
-    os.environ.setdefault("LOCAL_RANK", "0")
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def _base(diffusion: DiffusionConfig, device: str) -> PoseVideoModel:
