@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from diffusers import DDIMScheduler, UNet3DConditionModel
+from diffusers import DDIMScheduler, UNet3DConditionModel, UNetMotionModel
 from diffusers.models.resnet import TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dpscale.data.types import InputError
 from dpscale.diffusion.conditions import Conditions
 from dpscale.diffusion.pose_encoder import PoseEncoder
+
+VideoUNet = UNet3DConditionModel | UNetMotionModel
+"""Backbones: ModelScope's 3D UNet, or Stable Diffusion's 2D UNet with AnimateDiff's motion modules."""
 
 
 class PoseDenoiser(nn.Module):
@@ -23,7 +27,7 @@ class PoseDenoiser(nn.Module):
     With references (`tiny`, which predicts z_0) the UNet says what to add to the warped frames, and hears the noisy latent only as
     far as it holds signal: sqrt(alpha_bar_t) of it, nothing at t = 999, where a small network would let the noise through."""
 
-    def __init__(self, unet: UNet3DConditionModel, pose_encoder: PoseEncoder, noise_schedule: DDIMScheduler) -> None:
+    def __init__(self, unet: VideoUNet, pose_encoder: PoseEncoder, noise_schedule: DDIMScheduler) -> None:
         super().__init__()
         self.unet, self.pose_encoder = unet, pose_encoder
         self.register_buffer("signal", noise_schedule.alphas_cumprod.sqrt().float(), persistent=False)
@@ -55,10 +59,23 @@ class PoseDenoiser(nn.Module):
         return warped + self._unet([heard, pose, conditions.reference_latents], timestep, conditions)
 
     def _unet(self, channels: list[Tensor], timestep: Tensor, conditions: Conditions) -> Tensor:
-        return self.unet(torch.cat(channels, 1), timestep, conditions.image_embedding, return_dict=False)[0]
+        if len({c.shape[-2:] for c in channels}) > 1:
+            sizes = ", ".join(f"{c.shape[-2]} x {c.shape[-1]}" for c in channels)
+            raise InputError(f"latent and conditions differ in size ({sizes}): the pose encoder was built for another diffusion.latent_size")
+        context = conditions.image_embedding
+        if isinstance(self.unet, UNetMotionModel):
+            context = self._context_of_frames(context, channels[0].shape[2])
+        return self.unet(torch.cat(channels, 1), timestep, context, return_dict=False)[0]
+
+    def _context_of_frames(self, embedding: Float[Tensor, "B 1 D"], frames: int) -> Float[Tensor, "BF 1 D"]:
+        """As UNetMotionModel takes it: its 2D layers see each frame as a picture of its own."""
+        longest = self.unet.config.motion_max_seq_length
+        if frames > longest:
+            raise InputError(f"{frames} frames at once: the motion modules take at most {longest}; lower finetune.clip_frames or diffusion.window")
+        return embedding.repeat_interleave(frames, 0)
 
 
-def widen_input(unet: UNet3DConditionModel, extra_channels: int) -> UNet3DConditionModel:
+def widen_input(unet: VideoUNet, extra_channels: int) -> VideoUNet:
     """Widens `conv_in` by channels with zero weights, in place: the output stays what it was, to the bit (DreamPose does the same)."""
     old = unet.conv_in
     new = nn.Conv2d(

@@ -17,6 +17,8 @@ from transformers import CLIPVisionModelWithProjection
 from dpscale.config.schema import DiffusionConfig
 from dpscale.data.types import InputError
 from dpscale.diffusion.autoencoder import KLAutoencoder, PatchAutoencoder
+from dpscale.diffusion.load import load_image_encoder, load_part
+from dpscale.diffusion.parts import part_place
 
 FRAMES_AT_ONCE = 8
 """Frames encoded or decoded together. Fixed, because sums may depend on it in their last bit."""
@@ -56,15 +58,11 @@ def to_unit(frames: UInt8[np.ndarray, "N H W 3"]) -> Float[Tensor, "N 3 H W"]:
 
 
 @contextmanager
-def weights_place(settings: DiffusionConfig) -> Iterator[str]:
-    """Folder or hub id of the model that the settings name. Raises InputError that names what is missing."""
-    if settings.weights is not None:
+def weights_place(settings: DiffusionConfig) -> Iterator[str | None]:
+    """Folder or hub id of the parts that the settings do not name one by one. Raises InputError where `tiny` is not installed."""
+    if settings.weights is not None or settings.preset != "tiny":
         yield settings.weights
         return
-    if settings.preset == "sd21":
-        raise InputError(
-            "diffusion.weights is not set: preset sd21 needs a folder or hub id in diffusers format (unet, vae, image_encoder, scheduler)"
-        )
     with resources.as_file(resources.files("dpscale.diffusion") / "tiny") as folder:
         if not (folder / "unet").is_dir():
             raise InputError("the embedded model is not installed (dpscale/diffusion/tiny): run `dpscale pretrain` or reinstall the package")
@@ -77,31 +75,17 @@ def load_encoders(settings: DiffusionConfig) -> Encoders:
         return load_encoders_from(weights, settings)
 
 
-def load_encoders_from(weights: str, settings: DiffusionConfig) -> Encoders:
-    """From a diffusers-format folder or hub id. Raises InputError."""
-    image_encoder = load_part(CLIPVisionModelWithProjection, weights, "image_encoder")
+def load_encoders_from(weights: str | None, settings: DiffusionConfig) -> Encoders:
+    """From a diffusers-format folder or hub id, and the parts that the settings name one by one. Raises InputError."""
+    image_encoder = load_image_encoder(part_place(settings, weights, "image_encoder"))
+    vae = part_place(settings, weights, "vae")
     if settings.preset == "tiny":
-        autoencoder = load_part(PatchAutoencoder, weights, "vae")
+        autoencoder = load_part(PatchAutoencoder, vae)
     else:
         from diffusers import AutoencoderKL  # pulls in most of diffusers' models, which `tiny` has no use for
 
-        autoencoder = KLAutoencoder(load_part(AutoencoderKL, weights, "vae"))
+        autoencoder = KLAutoencoder(load_part(AutoencoderKL, vae))
     return Encoders(own_memory(autoencoder.float().eval()), own_memory(image_encoder.float().eval()))
-
-
-def load_part(kind: type, weights: str, subfolder: str):
-    """One part by diffusers' or transformers' own loader; a wrong or partial checkpoint names its first wrong tensors."""
-    try:
-        part, report = kind.from_pretrained(weights, subfolder=subfolder, output_loading_info=True, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise InputError(f"diffusion.weights = {weights}: part {subfolder!r} is not a {kind.__name__}: {str(error).splitlines()[0]}") from error
-    missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
-    if missing or unexpected:
-        raise InputError(
-            f"diffusion.weights = {weights}: part {subfolder!r} is a checkpoint of another architecture than this {kind.__name__}: "
-            f"missing tensors: {missing[:3] or 'none'}, unexpected: {unexpected[:3] or 'none'}"
-        )
-    return part
 
 
 def own_memory(module: nn.Module) -> nn.Module:

@@ -15,10 +15,13 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from dpscale.config.schema import DiffusionConfig
 from dpscale.data.types import InputError
 from dpscale.diffusion.autoencoder import KLAutoencoder, PatchAutoencoder
+from dpscale.diffusion.backbones import load_unet
 from dpscale.diffusion.conditions import POSE_CHANNELS
-from dpscale.diffusion.denoiser import PoseDenoiser, silence_temporal_layers, widen_input
+from dpscale.diffusion.denoiser import PoseDenoiser, VideoUNet, silence_temporal_layers, widen_input
 from dpscale.diffusion.detail import decode_with_detail
-from dpscale.diffusion.encoders import FRAMES_AT_ONCE, Encoders, load_encoders_from, load_part, own_memory, to_unit, weights_place
+from dpscale.diffusion.encoders import FRAMES_AT_ONCE, Encoders, load_encoders_from, own_memory, to_unit, weights_place
+from dpscale.diffusion.load import load_noise_schedule, load_part
+from dpscale.diffusion.parts import part_place
 from dpscale.diffusion.pose_encoder import PoseEncoder
 from dpscale.diffusion.reference import ReferencePictures
 
@@ -75,33 +78,50 @@ def to_uint8(frames: Float[Tensor, "N 3 H W"]) -> UInt8[np.ndarray, "N H W 3"]:
 
 
 def load_model(settings: DiffusionConfig) -> PoseVideoModel:
-    """Loads the model that the settings name: the embedded `tiny`, or a folder or hub id in diffusers format.
+    """Loads the model that the settings name: the embedded `tiny`, or parts in diffusers format from folders or hub ids.
 
-    Raises InputError that names what is missing."""
+    Raises InputError that names what is missing or does not fit."""
     with weights_place(settings) as weights:
         return load_folder(weights, settings)
 
 
-def load_folder(weights: str, settings: DiffusionConfig) -> PoseVideoModel:
-    """Loads a diffusers-format folder or hub id. Published checkpoints without pose encoder get a fresh one and a widened input."""
-    unet = load_part(UNet3DConditionModel, weights, "unet")
+def load_folder(weights: str | None, settings: DiffusionConfig) -> PoseVideoModel:
+    """Loads a diffusers-format folder or hub id, with the parts that the settings name one by one in place of its own.
+
+    Published checkpoints without pose encoder get a fresh one, always the same, and a widened input."""
+    unet = load_unet(settings, weights)
     encoders = load_encoders_from(weights, settings)
-    schedule = DDIMScheduler.from_pretrained(weights, subfolder="scheduler")
-    if _has_part(weights, "pose_encoder"):
-        pose_encoder = load_part(PoseEncoder, weights, "pose_encoder")
+    schedule = load_noise_schedule(part_place(settings, weights, "scheduler"))
+    _check_fit(unet, encoders)
+    if weights is not None and part_place(settings, weights, "pose_encoder").is_local:
+        pose_encoder = load_part(PoseEncoder, part_place(settings, weights, "pose_encoder"))
     else:
-        pose_encoder = PoseEncoder({kind: POSE_CHANNELS[kind] for kind in settings.pose_kinds}, latent_size=unet.config.sample_size or 64)
+        pose_encoder = _fresh_pose_encoder(settings)
         widen_input(unet, pose_encoder.config.out_channels)
     try:
         denoiser = PoseDenoiser(unet, pose_encoder, schedule)
     except ValueError as error:
-        raise InputError(f"diffusion.weights = {weights}: {error}") from error
+        raise InputError(f"{part_place(settings, weights, 'unet')}: {error}") from error
     return PoseVideoModel(encoders.autoencoder, encoders.image_encoder, own_memory(denoiser.float().eval()), schedule)
 
 
-def _has_part(weights: str, subfolder: str) -> bool:
-    """A hub id never has our pose encoder unless it was published with one; then download it to a folder first."""
-    return (Path(weights) / subfolder / "config.json").is_file()
+def _fresh_pose_encoder(settings: DiffusionConfig) -> PoseEncoder:
+    """Untrained. Part of the base model, so every process and every run starts from the same one, whatever the run's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return PoseEncoder({kind: POSE_CHANNELS[kind] for kind in settings.pose_kinds}, latent_size=settings.latent_size)
+
+
+def _check_fit(unet: VideoUNet, encoders: Encoders) -> None:
+    """Parts from different places must be of one family."""
+    latent, embedding = encoders.autoencoder.latent_channels, encoders.image_encoder.config.projection_dim
+    if latent != unet.config.out_channels:
+        raise InputError(f"the vae makes latents of {latent} channels, the unet predicts {unet.config.out_channels}: name parts of one family")
+    if embedding != unet.config.cross_attention_dim:
+        raise InputError(
+            f"the image_encoder makes embeddings of {embedding} numbers, the unet takes {unet.config.cross_attention_dim} "
+            "(sd21: OpenCLIP ViT-H/14, sd15: CLIP ViT-L/14): name another in diffusion.parts.image_encoder"
+        )
 
 
 def tiny_model(seed: int, size: int = 128, widths: tuple[int, ...] = (64, 96, 128), pose_channels: int = 16, embedding: int = 128) -> PoseVideoModel:

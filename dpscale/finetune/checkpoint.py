@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dpscale.config.schema import Config, DiffusionConfig
 from dpscale.data.checkpoint import commit_folder, marker_of
+from dpscale.diffusion.parts import named_parts_digest
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,10 @@ def settings_hash(config: Config, shard: Path) -> str:
 
 def base_digest(diffusion: DiffusionConfig) -> str:
     """Of the base weights' files; for a hub id, whose files may lie on other machines only, the id itself."""
+    named = named_parts_digest(diffusion, tuple(type(diffusion.parts).model_fields))
     if diffusion.weights is not None and not Path(diffusion.weights).is_dir():
-        return diffusion.weights
-    digest = hashlib.sha256()
+        return diffusion.weights + (f" {named}" if named else "")
+    digest = hashlib.sha256(named.encode())
     with resources.as_file(resources.files("dpscale.diffusion")) as package:
         folder = package / diffusion.preset if diffusion.weights is None else Path(diffusion.weights)
         for path in sorted(folder.rglob("*.safetensors")):

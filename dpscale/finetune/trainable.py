@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from dpscale.diffusion.denoiser import PoseDenoiser
 
-TEMPORAL_BLOCKS = frozenset({"transformer_in", "temp_convs", "temp_attentions"})
-"""The layers of diffusers' UNet3DConditionModel that see more than one frame."""
+TEMPORAL_BLOCKS = frozenset({"transformer_in", "temp_convs", "temp_attentions", "motion_modules"})
+"""The layers that see more than one frame: three kinds in diffusers' UNet3DConditionModel, one in its UNetMotionModel."""
 POSE_ENCODER = "pose_encoder"
 WIDENED = "unet.conv_in.weight"
 """Input convolution: the latent's channels come first, the widened ones (pose, reference) after them."""

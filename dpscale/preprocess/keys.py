@@ -12,6 +12,7 @@ from pathlib import Path
 from dpscale.config.schema import Config, DiffusionConfig
 from dpscale.config.sources import Performer, Pose2simPerformer, RenderedPerformer, VideoDrive, VideoPerformer
 from dpscale.data.shards import SCHEMA_VERSION
+from dpscale.diffusion.parts import named_parts_digest
 from dpscale.preprocess.footage import path_digest
 
 _TRACK_SETTINGS = ("fps", "min_detected", "look_every")
@@ -62,9 +63,10 @@ def driving_key(config: Config, source: str | None, main: dict | None, **recordi
 
 def encoder_digest(settings: DiffusionConfig) -> str:
     """Of the encoders' weight files: latents made with others are not the same. For a hub id, the id itself."""
+    named = named_parts_digest(settings, ("vae", "image_encoder"))
     if settings.weights is not None and not Path(settings.weights).is_dir():
-        return settings.weights
-    digest = hashlib.sha256()
+        return settings.weights + (f" {named}" if named else "")
+    digest = hashlib.sha256(named.encode())
     with resources.as_file(resources.files("dpscale.diffusion") / settings.preset) as embedded:
         folder = embedded if settings.weights is None else Path(settings.weights)
         for path in sorted(p for part in ("vae", "image_encoder") for p in (folder / part).glob("*.safetensors")):

@@ -18,7 +18,7 @@ from dpscale.config.load import ConfigError, load
         ("finetune.lr=fast", "finetune.lr = 'fast': must be a number above 0 and at most 1"),
         ("joint.steps=0", "joint.steps = 0: must be a whole number from 1 to 100_000_000"),
         ("preprocess.size=100", "preprocess.size = 100: must be a whole number from 32 to 2_048, a multiple of 8"),
-        ("diffusion.preset=huge", "diffusion.preset = 'huge': must be one of tiny, sd21"),
+        ("diffusion.preset=huge", "diffusion.preset = 'huge': must be one of tiny, sd21, sd15"),
         ("diffusion.pose_kinds=['x']", "diffusion.pose_kinds.0 = 'x': must be one of keypoints, iuv"),
         ("diffusion.stride=32", "diffusion.stride = 32 leaves gaps: it must be at most diffusion.window = 16"),
         ("ray.num_cpus=0", "ray.num_cpus = 0: must be a whole number at least 1 (or left out)"),

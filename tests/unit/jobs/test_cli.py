@@ -42,7 +42,7 @@ def test_every_job_has_an_entry_point(job: str):
     [
         (["demo", "--set", "joint.stepps=3"], "joint.stepps = 3: there is no such setting; did you mean joint.steps?"),
         (["demo", "--set", "joint.steps=0"], "joint.steps = 0: must be a whole number from 1 to 100_000_000"),
-        (["demo", "--set", "diffusion.preset=big"], "diffusion.preset = 'big': must be one of tiny, sd21"),
+        (["demo", "--set", "diffusion.preset=big"], "diffusion.preset = 'big': must be one of tiny, sd21, sd15"),
         (["demo", "--set", "joint.steps"], "write key=value"),
         (["demo", "nowhere.toml"], "nowhere.toml: there is no such config file"),
         (["personalize"], "no performers: add --performer NAME=clip.mp4"),
