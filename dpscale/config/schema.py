@@ -152,6 +152,15 @@ class FinetuneConfig(Section):
     loss: Literal["l2", "l1"] = Field(default="l2", description="Norm of Eq. 1 (paper: l2).")
     body_weight: float = Field(default=0.0, ge=0, le=100, description="Extra weight of Eq. 1 on cells that hold the body (ours; paper: 0).")
     decoder: AutoencoderTrainConfig = AutoencoderTrainConfig()
+    ema_decay: float | None = Field(
+        default=None, gt=0, lt=1, description="Saves this moving average of the trained parameters over steps; none: the last values (paper)."
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="Arithmetic of a step; bf16: autocast, while weights, gradients and optimiser stay fp32 (ours)."
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Computes layers again in backward instead of keeping them: less memory, about a third more time."
+    )
     offload: Literal["none", "optimizer", "parameters", "nvme"] = Field(
         default="none", description="What DeepSpeed keeps in host memory (nvme: on disk)."
     )
@@ -160,6 +169,9 @@ class FinetuneConfig(Section):
     max_concurrent: int = Field(default=1, ge=1, le=10_000, description="Performers finetuned at once.")
     max_per_tenant: int | None = Field(default=None, ge=1, le=10_000, description="Performers of one tenant finetuned at once; none: no cap.")
     checkpoint_every: int = Field(default=50, ge=1, le=1_000_000, description="Steps between checkpoints.")
+    validate_every: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Denoiser steps between videos of held-out frames for the tracker; none: no videos."
+    )
     max_failures: int = Field(default=1, ge=0, le=100, description="Retries of a performer that failed for a reason other than its input.")
 
 

@@ -15,6 +15,7 @@ from dpscale.config.schema import Config
 from dpscale.config.sources import VideoConfig
 from dpscale.data.checkpoint import commit_folder, marker_of, write_json
 from dpscale.data.layout import RunLayout
+from dpscale.data.mp4 import write_mp4
 from dpscale.data.shards import read_clip
 from dpscale.data.types import Clip, InputError
 from dpscale.evaluate import video_files
@@ -102,6 +103,6 @@ def _write_files(folder: Path, fingerprint: str, main: Clip, case: Case, made: d
         video_files.write_png(into / "reference.png", reference[0])
         video_files.write_png(into / "contact_sheet.png", video_files.contact_sheet(rows))
         for name, frames in videos.items():
-            video_files.write_mp4(into / f"{name}.mp4", frames, case.fps)
+            write_mp4(into / f"{name}.mp4", frames, case.fps)
 
     commit_folder(folder, write, {"fingerprint": fingerprint})

@@ -1,22 +1,16 @@
-"""Pictures and videos that people look at: H.264 mp4s, pose drawings, contact sheets."""
+"""Pictures that people look at: pose drawings, contact sheets."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from dpscale.data.types import Pose
-
-CRF = 16
-"""x264's quality: visually lossless at sizes where a person fills the picture."""
 
 LIMBS = (
     (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10),
@@ -29,21 +23,6 @@ PART_COLOURS = np.array([(0.0, 0.0, 0.0)] + [colorsys.hsv_to_rgb(part * 0.618034
 
 MIN_CONFIDENCE = 0.3
 INK, PAPER = (32, 34, 38), (255, 255, 255)
-
-
-def write_mp4(path: Path, frames: UInt8[np.ndarray, "N H W 3"], fps: float) -> None:
-    """H.264, yuv420p, index first: plays in every browser. Odd sides lose their last row or column. The same frames give the same bytes."""
-    height, width = frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        # One thread: x264's output depends on their number.
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(CRF), "threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        # Untagged colours are guessed from the size, differently by each player.
-        stream.codec_context.colorspace, stream.codec_context.color_range = Colorspace.ITU709, ColorRange.MPEG
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
-            container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)))
-        container.mux(stream.encode())
 
 
 def write_png(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:

@@ -31,14 +31,17 @@ class TrainingState:
     """Time in training so far, over all sittings."""
 
 
-_WITHOUT_EFFECT = {"max_concurrent", "max_per_tenant", "checkpoint_every", "max_failures", "nvme_path"}
+_WITHOUT_EFFECT = {"max_concurrent", "max_per_tenant", "checkpoint_every", "max_failures", "nvme_path", "gradient_checkpointing", "validate_every"}
 """Finetune settings that change when and where work is done, but not its result."""
+_OFF = {"ema_decay": None, "precision": "fp32"}
+"""Options that count only where they are used, so that results made without them keep their hash."""
 
 
 def settings_hash(config: Config, shard: Path) -> str:
     """Of everything that the result follows from: settings, seed, base weights and training clip. Equal hash: the result may be kept."""
+    finetune = config.finetune.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
     parts = {
-        "finetune": config.finetune.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+        "finetune": {name: value for name, value in finetune.items() if name not in _OFF or value != _OFF[name]},
         "pose_kinds": config.diffusion.pose_kinds,
         "seed": config.run.seed,
         "torch_threads": config.ray.torch_threads,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from dpscale.data.seeds import derive
 from dpscale.data.types import Clip
 from dpscale.diffusion.encoders import to_unit
 from dpscale.diffusion.weights import PoseVideoModel
+from dpscale.finetune.memory import autocast
 from dpscale.finetune.step import ALONE, Worker, sample_frames
 from dpscale.finetune.trainable import TrainablePart
 
@@ -30,10 +32,12 @@ class DecoderStep:
     batch_size: int
     seed: int
     worker: Worker = ALONE
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     def __call__(self, step: int) -> Float[Tensor, ""]:
         generator = torch.Generator().manual_seed(derive(self.seed, "decoder", self.clip.performer, self.worker.sample(step)))
         frames = sample_frames(self.clip.num_train, self.batch_size, generator).numpy()
         latents = torch.from_numpy(np.asarray(self.clip.latents[frames], np.float32)).to(self.worker.device)
         truth = to_unit(self.clip.frames[frames]).to(self.worker.device)
-        return (self.model.autoencoder.decode(latents) - truth).square().mean()
+        with autocast(self.precision, self.worker.device):
+            return (self.model.autoencoder.decode(latents) - truth).square().mean()

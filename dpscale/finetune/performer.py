@@ -12,18 +12,22 @@ from typing import Any
 
 from torch import Tensor
 
-from dpscale.config.schema import Config
+from dpscale.config.schema import Config, FinetuneConfig
 from dpscale.data.checkpoint import MARKER, marker_of, write_json
 from dpscale.data.layout import RunLayout
+from dpscale.data.mp4 import write_mp4
 from dpscale.data.shards import ShardError, read_clip
 from dpscale.data.types import Clip, InputError
 from dpscale.diffusion.delta import save_delta
 from dpscale.diffusion.weights import PoseVideoModel
+from dpscale.finetune.average import AveragedEngine, averaged_parameters, start_averages
 from dpscale.finetune.checkpoint import TrainingState, load_state, remove_states, save_state
 from dpscale.finetune.decoder import DecoderStep, trainable_decoder
 from dpscale.finetune.loop import Engine, every, train
+from dpscale.finetune.memory import recomputed
 from dpscale.finetune.step import ALONE, DenoiserStep, Worker, check_clip, num_steps
 from dpscale.finetune.trainable import TrainablePart, install, trainable_denoiser, unfrozen
+from dpscale.finetune.validation import HeldOutVideo
 from dpscale.tracking.tracker import Tracker
 
 LOG_EVERY = 10
@@ -42,6 +46,8 @@ class Phase:
     step: Callable[[int], Tensor]
     num_steps: int
     lr: float
+    validate: Callable[[int], object]
+    """Called with the number of updates after each of them: may look at the model, and changes nothing."""
 
 
 def is_finetuned(layout: RunLayout, performer: str, settings: str) -> bool:
@@ -78,27 +84,28 @@ def finetune_performer(
     folder = layout.finetune(performer)
     key = tracker.start("finetune", performer, config.finetune.model_dump(mode="json")) if worker.rank == 0 else ""
     states = {
-        phase.name: _run_phase(phase, folder, settings, config.finetune.checkpoint_every, make_engine, worker, _curve(tracker, key, phase, worker))
-        for phase in _phases(config, clip, model, worker)
+        phase.name: _run_phase(phase, folder, settings, config.finetune, make_engine, worker, _curve(tracker, key, phase, worker))
+        for phase in _phases(config, clip, model, worker, _validation(config, clip, model, folder, tracker, key, worker))
     }
     if worker.rank == 0:
-        write_json(folder / "card.json", {"performer": performer, "settings": settings, "num_workers": worker.size, "phases": states})
+        cards = {name: card | {"bytes": _delta(folder, name).stat().st_size} for name, card in states.items()}
+        write_json(folder / "card.json", {"performer": performer, "settings": settings, "num_workers": worker.size, "phases": cards})
         write_json(folder / MARKER, {"settings": settings})
         remove_states(folder)
         tracker.finish(key, "FINISHED")
 
 
-def _phases(config: Config, clip: Clip, model: PoseVideoModel, worker: Worker) -> list[Phase]:
+def _phases(config: Config, clip: Clip, model: PoseVideoModel, worker: Worker, validate: Callable[[int], object]) -> list[Phase]:
     finetune = config.finetune
     denoiser = trainable_denoiser(model.denoiser, finetune.trainable)
     denoiser_step = DenoiserStep(
         model, clip, config.diffusion.pose_kinds, finetune.clip_frames, finetune.condition_dropout, finetune.body_weight, finetune.loss,
-        config.run.seed, worker,
+        config.run.seed, worker, finetune.precision,
     )  # fmt: skip
-    decoder_step = DecoderStep(model, clip, finetune.decoder.batch_size, config.run.seed, worker)
+    decoder_step = DecoderStep(model, clip, finetune.decoder.batch_size, config.run.seed, worker, finetune.precision)
     return [
-        Phase("denoiser", denoiser, denoiser_step, num_steps(finetune, clip.num_train, worker.size), finetune.lr),
-        Phase("decoder", trainable_decoder(model), decoder_step, finetune.decoder.steps, finetune.decoder.lr),
+        Phase("denoiser", denoiser, denoiser_step, num_steps(finetune, clip.num_train, worker.size), finetune.lr, validate),
+        Phase("decoder", trainable_decoder(model), decoder_step, finetune.decoder.steps, finetune.decoder.lr, _nothing),
     ]
 
 
@@ -106,7 +113,7 @@ def _run_phase(
     phase: Phase,
     folder: Path,
     settings: str,
-    checkpoint_every: int,
+    finetune: FinetuneConfig,
     make_engine: MakeEngine,
     worker: Worker,
     curve: Callable[[int, list[float]], None],
@@ -115,8 +122,8 @@ def _run_phase(
     state = load_state(folder, phase.name, settings) or TrainingState(0, None, (), 0.0)
     losses = list(state.losses)
     started = time.monotonic() - state.seconds
-    with unfrozen(phase.part):
-        with closing(make_engine(phase.part, phase.lr, state.tensors)) as engine:
+    with unfrozen(phase.part), recomputed(phase.part.module, finetune.gradient_checkpointing):
+        with closing(_engine(phase, finetune.ema_decay, make_engine, state.tensors)) as engine:
 
             def save(done: int) -> None:
                 tensors = engine.state()
@@ -127,13 +134,57 @@ def _run_phase(
                 losses.append(loss)
                 curve(done, losses)
 
-            train(engine, phase.step, phase.num_steps, start_step=state.step, save=every(checkpoint_every, phase.num_steps, save), log=log)
+            checkpoint = every(finetune.checkpoint_every, phase.num_steps, save)
+
+            def after(done: int) -> None:
+                checkpoint(done)
+                phase.validate(done)
+
+            train(engine, phase.step, phase.num_steps, start_step=state.step, save=after, log=log)
             tensors = engine.state()
         if worker.rank == 0:
-            install(phase.part, tensors)
-            save_delta(folder / f"{phase.name}.safetensors", phase.part.module, list(phase.part.parameters))
+            install(phase.part, averaged_parameters(tensors))
+            save_delta(_delta(folder, phase.name), phase.part.module, list(phase.part.parameters))
     seconds = round(time.monotonic() - started, 3)
     return {"steps": phase.num_steps, "lr": phase.lr, "seconds": seconds, "losses": losses, "trained": list(phase.part.parameters)}
+
+
+def _delta(folder: Path, phase: str) -> Path:
+    return folder / f"{phase}.safetensors"
+
+
+def _engine(phase: Phase, ema_decay: float | None, make_engine: MakeEngine, state: Mapping[str, Tensor] | None) -> Engine:
+    if ema_decay is None:
+        return make_engine(phase.part, phase.lr, state)
+    averages = start_averages(phase.part.parameters, state)
+    return AveragedEngine(make_engine(phase.part, phase.lr, state), phase.part.parameters, averages, ema_decay, state)
+
+
+def _nothing(done: int) -> None:
+    pass
+
+
+def _validation(
+    config: Config, clip: Clip, model: PoseVideoModel, folder: Path, tracker: Tracker, key: str, worker: Worker
+) -> Callable[[int], object]:
+    """Once in `validate_every` steps of the denoiser: validation-STEP.mp4 in the performer's folder, handed to the tracker.
+
+    Every worker samples, since ZeRO-3 needs all of them to put a layer together; the first one writes. A clip without held-out frames has none."""
+    every_steps = config.finetune.validate_every
+    if every_steps is None or clip.num_train == len(clip):
+        return _nothing
+    sample = HeldOutVideo(model, clip, config.diffusion, config.run.seed, worker.device)
+
+    def validate(done: int) -> None:
+        if done % every_steps != 0:
+            return
+        frames = sample()
+        if worker.rank == 0:
+            path = folder / f"validation-{done:08d}.mp4"
+            write_mp4(path, frames, clip.fps)
+            tracker.artifact(key, path, "validation")
+
+    return validate
 
 
 def _curve(tracker: Tracker, key: str, phase: Phase, worker: Worker) -> Callable[[int, list[float]], None]:

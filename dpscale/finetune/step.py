@@ -19,6 +19,7 @@ from dpscale.diffusion.conditions import Conditions, pose_maps
 from dpscale.diffusion.loss import body_weights, diffusion_loss
 from dpscale.diffusion.reference import KnownFrames, apart, known_frames, reference_pictures
 from dpscale.diffusion.weights import PoseVideoModel
+from dpscale.finetune.memory import autocast
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class DenoiserStep:
     loss: Literal["l2", "l1"]
     seed: int
     worker: Worker = ALONE
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     def __call__(self, step: int) -> Float[Tensor, ""]:
         generator = torch.Generator().manual_seed(derive(self.seed, "finetune", self.clip.performer, self.worker.sample(step)))
@@ -72,7 +74,8 @@ class DenoiserStep:
         if dropped:
             conditions = conditions.without_identity()
         weight = self._weight(frames.numpy(), latents.shape[-2:])
-        return diffusion_loss(self.model.denoiser, self.model.noise_schedule, latents, conditions, generator, weight, self.loss)
+        with autocast(self.precision, self.worker.device):
+            return diffusion_loss(self.model.denoiser, self.model.noise_schedule, latents, conditions, generator, weight, self.loss)
 
     @cached_property
     def _known(self) -> KnownFrames:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import torch
 
 from dpscale.config.schema import FinetuneConfig
-from dpscale.finetune.checkpoint import TrainingState, load_state, remove_states, save_state, settings_hash
+from dpscale.finetune.checkpoint import TrainingState, base_digest, load_state, remove_states, save_state, settings_hash
 from tests.small_performer import small_config, small_model
 
 
@@ -50,7 +52,25 @@ def test_hash_follows_what_changes_the_result(tmp_path: Path):
         return settings_hash(config.model_copy(update={"finetune": FinetuneConfig(**config.finetune.model_dump() | finetune)}), shard)
 
     same = settings_hash(config, shard)
-    assert changed() == changed(max_concurrent=7, checkpoint_every=3, max_failures=9) == same
-    assert len({same, changed(lr=1e-4), changed(num_workers=2), changed(trainable="all")}) == 4
+    assert changed() == changed(max_concurrent=7, checkpoint_every=3, max_failures=9, gradient_checkpointing=True, validate_every=2) == same
+    others = [{"lr": 1e-4}, {"num_workers": 2}, {"trainable": "all"}, {"ema_decay": 0.9}, {"ema_decay": 0.99}, {"precision": "bf16"}]
+    assert len({same, *(changed(**other) for other in others)}) == 1 + len(others)
     small_model(seed=1).save(tmp_path / "base")
     assert settings_hash(config, shard) != same
+
+
+def test_options_that_are_off_leave_the_hash_of_earlier_results(tmp_path: Path):
+    small_model().save(tmp_path / "base")
+    config = small_config(tmp_path, tmp_path / "base")
+    settings = config.finetune.model_dump(mode="json")
+    counted = ["trainable", "epochs", "max_steps", "lr", "weight_decay", "clip_frames", "condition_dropout", "loss", "body_weight", "decoder"]
+    counted += ["offload", "num_workers"]
+    parts = {
+        "finetune": {name: settings[name] for name in counted},
+        "pose_kinds": config.diffusion.pose_kinds,
+        "seed": config.run.seed,
+        "torch_threads": config.ray.torch_threads,
+        "weights": base_digest(config.diffusion),
+        "clip": None,
+    }
+    assert settings_hash(config, tmp_path / "shard") == hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -61,6 +62,7 @@ def test_writes_what_changed_and_leaves_the_base(tmp_path: Path):
     deltas = results(folder)
     assert {name: (card[name]["steps"], len(card[name]["losses"])) for name in card} == {"denoiser": (6, 6), "decoder": (4, 4)}
     assert {name: set(card[name]["trained"]) for name in card} == {name: set(delta) for name, delta in deltas.items()}
+    assert {name: card[name]["bytes"] for name in card} == {name: (folder / f"{name}.safetensors").stat().st_size for name in card}
     assert all(torch.equal(t, before[name]) for name, t in model.denoiser.state_dict().items())
     load_delta(folder / "denoiser.safetensors", model.denoiser)
     changed = {name for name, t in model.denoiser.state_dict().items() if not torch.equal(t, before[name])}
@@ -71,13 +73,14 @@ def test_writes_what_changed_and_leaves_the_base(tmp_path: Path):
     assert means == {f"{name}_loss": pytest.approx(sum(card[name]["losses"]) / len(card[name]["losses"])) for name in card}
 
 
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
 @pytest.mark.parametrize("updates", [1, 5, 6, 9])
-def test_resumed_equals_uninterrupted_to_the_bit(tmp_path: Path, updates: int):
-    _, whole, _ = run(tmp_path / "whole")
+def test_resumed_equals_uninterrupted_to_the_bit(tmp_path: Path, updates: int, ema_decay: float | None):
+    _, whole, _ = run(tmp_path / "whole", ema_decay=ema_decay)
     StopAfter.updates_left = updates
     with pytest.raises(StoppedError):
-        run(tmp_path / "cut", StopAfter)
-    _, resumed, _ = run(tmp_path / "cut")
+        run(tmp_path / "cut", StopAfter, ema_decay=ema_decay)
+    _, resumed, _ = run(tmp_path / "cut", ema_decay=ema_decay)
     expected, found = results(whole.finetune("ann")), results(resumed.finetune("ann"))
     assert all(torch.equal(found[part][name], t) for part in expected for name, t in expected[part].items())
     cards = [json.loads((layout.finetune("ann") / "card.json").read_text())["phases"] for layout in (whole, resumed)]
@@ -94,3 +97,45 @@ def test_missing_clip_names_folder_and_remedy(tmp_path: Path):
     _, layout, model = small_run(tmp_path, ())
     with pytest.raises(InputError, match=r"performer=ann/clip=main.*run `dpscale preprocess`"):
         training_clip(layout, "ann", model)
+
+
+def test_what_is_saved_is_the_average_and_training_is_as_without(tmp_path: Path):
+    _, plain, model = run(tmp_path / "plain")
+    _, averaged, _ = run(tmp_path / "averaged", ema_decay=0.9)
+    cards = [json.loads((layout.finetune("ann") / "card.json").read_text())["phases"] for layout in (plain, averaged)]
+    assert all(cards[0][part]["losses"] == cards[1][part]["losses"] for part in cards[0])
+    last, mean = results(plain.finetune("ann"))["denoiser"], results(averaged.finetune("ann"))["denoiser"]
+    base = dict(model.denoiser.named_parameters())
+    moved = [name for name in last if not torch.equal(last[name], base[name])]
+    assert all((mean[name] - base[name]).norm() < (last[name] - base[name]).norm() for name in moved)
+    assert all(not torch.equal(mean[name], base[name]) for name in moved)
+    latent = model.denoiser.latent_channels
+    assert torch.equal(mean["unet.conv_in.weight"][:, :latent], base["unet.conv_in.weight"][:, :latent])
+
+
+def test_recomputed_layers_and_validation_change_nothing_to_the_bit(tmp_path: Path):
+    _, plain, _ = run(tmp_path / "plain")
+    _, watched, _ = run(tmp_path / "watched", gradient_checkpointing=True, validate_every=2)
+    expected, found = results(plain.finetune("ann")), results(watched.finetune("ann"))
+    assert all(torch.equal(found[part][name], t) for part in expected for name, t in expected[part].items())
+
+
+def test_bf16_stays_near_fp32_and_saves_fp32(tmp_path: Path):
+    _, exact, _ = run(tmp_path / "fp32")
+    _, rough, _ = run(tmp_path / "bf16", precision="bf16")
+    cards = [json.loads((layout.finetune("ann") / "card.json").read_text())["phases"] for layout in (exact, rough)]
+    for part in cards[0]:
+        assert cards[1][part]["losses"] != cards[0][part]["losses"]
+        assert cards[1][part]["losses"] == pytest.approx(cards[0][part]["losses"], rel=0.02)  # bf16 has 8 bits: 0.4 % a product
+    assert all(t.dtype == torch.float32 for delta in results(rough.finetune("ann")).values() for t in delta.values())
+
+
+def test_validation_videos_go_to_the_tracker(tmp_path: Path):
+    config, layout, model = small_run(tmp_path, ("ann",), validate_every=4)
+    tracker = FileTracker(tmp_path / "tracking.jsonl", {})
+    finetune_performer(config, layout, "ann", model, engines(TorchEngine), tracker, settings_hash(config, layout.shard("ann", "main")))
+    points = [json.loads(line) for line in (tmp_path / "tracking.jsonl").read_text().splitlines()]
+    videos = [(Path(point["path"]), point["folder"]) for point in points if point["event"] == "artifact"]
+    assert videos == [(layout.finetune("ann") / "validation-00000004.mp4", "validation")]
+    with av.open(str(videos[0][0])) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 3  # the clip's held-out frames

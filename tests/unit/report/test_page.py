@@ -14,8 +14,9 @@ from dpscale.config.schema import Config, RunConfig
 from dpscale.config.sources import Pose2simPerformer, VideoConfig
 from dpscale.data.checkpoint import write_json
 from dpscale.data.layout import RunLayout
+from dpscale.data.mp4 import write_mp4
 from dpscale.evaluate.record import METRICS
-from dpscale.evaluate.video_files import write_mp4, write_png
+from dpscale.evaluate.video_files import write_png
 from dpscale.report.page import PLAYERS, best_value, change, duration, number, write_report
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
