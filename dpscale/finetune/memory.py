@@ -11,11 +11,12 @@ import torch
 from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-RECOMPUTED = (ResnetBlock2D, TemporalConvLayer, Transformer2DModel, TransformerTemporalModel)
-"""Layers of the video UNet and of AutoencoderKL; none holds another one."""
+RECOMPUTED = (ResnetBlock2D, TemporalConvLayer, Transformer2DModel, TransformerTemporalModel, AnimateDiffTransformer3D)
+"""Layers of the video UNets and of AutoencoderKL; none holds another one."""
 
 
 def autocast(precision: Literal["fp32", "bf16"], device: str) -> torch.autocast:

@@ -26,7 +26,7 @@ def test_held_out_performers_never_train():
         training_seeds(PretrainConfig(num_performers=HELD_OUT_SEED - 1, held_out_performers=2))
 
 
-@pytest.mark.parametrize("name", ["demo", "base", "tiny", "sd21"])
+@pytest.mark.parametrize("name", ["demo", "base", "tiny", "sd21", "sd15"])
 def test_shipped_configs_use_held_out_performers_only(name):
     config = load(Path(__file__).parents[3] / "jobs" / "configs" / f"{name}.toml")
     assert all(p.performer_seed >= HELD_OUT_SEED for p in config.performers if isinstance(p, RenderedPerformer))
