@@ -14,7 +14,7 @@ def check_placeable(worker: Resources, num_workers: int, nodes: Sequence[Resourc
 
     A worker lies on one node; several may share one. A cluster that can still grow has to show a node first, so what fits nowhere now is
     refused instead of waiting for ever."""
-    room = sum(_fitting(worker, node) for node in nodes)
+    room = num_places(worker, nodes)
     if room >= num_workers:
         return
     need = " and ".join(f"{amount:g} {name}" for name, amount in worker.items() if amount > 0)
@@ -25,5 +25,7 @@ def check_placeable(worker: Resources, num_workers: int, nodes: Sequence[Resourc
     )
 
 
-def _fitting(worker: Resources, node: Resources) -> int:
-    return min(int((node.get(name, 0) + 1e-9) // amount) for name, amount in worker.items() if amount > 0)
+def num_places(worker: Resources, nodes: Sequence[Resources]) -> int:
+    """How many workers the empty nodes hold together."""
+    needs = {name: amount for name, amount in worker.items() if amount > 0}
+    return sum(min(int((node.get(name, 0) + 1e-9) // amount) for name, amount in needs.items()) for node in nodes)

@@ -3,20 +3,23 @@
 import pytest
 
 from dpscale.data.types import InputError
-from dpscale.finetune.placement import check_placeable
+from dpscale.finetune.placement import check_placeable, num_places
 
 
 @pytest.mark.parametrize(
-    ("worker", "num_workers", "nodes"),
+    ("worker", "nodes", "places"),
     [
-        ({"CPU": 1}, 2, [{"CPU": 2}]),
-        ({"CPU": 1, "GPU": 1}, 3, [{"CPU": 8, "GPU": 2}, {"CPU": 1, "GPU": 4}]),
-        ({"CPU": 0.1}, 3, [{"CPU": 0.3}]),
-        ({"CPU": 1, "GPU": 0}, 1, [{"CPU": 1}]),
+        ({"CPU": 1}, [{"CPU": 2}], 2),
+        ({"CPU": 1, "GPU": 1}, [{"CPU": 8, "GPU": 2}, {"CPU": 1, "GPU": 4}], 3),
+        ({"CPU": 0.1}, [{"CPU": 0.3}], 3),
+        ({"CPU": 1, "GPU": 0}, [{"CPU": 1}], 1),
     ],
 )
-def test_what_fits(worker, num_workers, nodes):
-    check_placeable(worker, num_workers, nodes)
+def test_as_many_as_fit_are_let_through_and_one_more_is_not(worker, nodes, places):
+    assert num_places(worker, nodes) == places
+    assert check_placeable(worker, places, nodes) is None
+    with pytest.raises(InputError, match=f"room for {places} of them"):
+        check_placeable(worker, places + 1, nodes)
 
 
 @pytest.mark.parametrize(
