@@ -255,6 +255,13 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
+    def _offloads_to_what_works(self) -> Config:
+        """With DeepSpeed 0.19.8 nvme runs, and tensors that are too small to be moved to the disk are trained wrongly."""
+        if self.finetune.offload == "nvme":
+            raise ValueError("finetune.offload = nvme trains small tensors wrongly with this DeepSpeed (0.19.8): set finetune.offload = parameters")
+        return self
+
+    @model_validator(mode="after")
     def _names_are_unique_and_known(self) -> Config:
         for key, names in (("performers", [p.name for p in self.performers]), ("drives", [d.name for d in self.drives])):
             twice = sorted({n for n in names if names.count(n) > 1})

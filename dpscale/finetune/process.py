@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import torch
 
 from dpscale.config.schema import Config
-from dpscale.data.types import InputError
 
 TUNE_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in the config are relative to where the command was given
@@ -29,10 +28,7 @@ def set_defaults(environment: Mapping[str, str]) -> None:
 
 
 def prepare_process(config: Config) -> None:
-    """Before anything is computed here. Raises InputError for offload = nvme: with DeepSpeed 0.19.8 it runs, and tensors that are too small
-    to be moved to the disk are trained wrongly."""
-    if config.finetune.offload == "nvme":
-        raise InputError("finetune.offload = nvme trains small tensors wrongly with this DeepSpeed (0.19.8): set finetune.offload = parameters")
+    """Before anything is computed here."""
     torch.set_num_threads(config.ray.torch_threads)
     os.environ.setdefault("LOCAL_RANK", "0")
     if not torch.cuda.is_available():

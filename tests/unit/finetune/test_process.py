@@ -8,24 +8,14 @@ import pytest
 import torch
 
 from dpscale.config.schema import Config
-from dpscale.data.types import InputError
 from dpscale.finetune.process import prepare_process, set_defaults
-
-
-def config(**finetune: object) -> Config:
-    return Config.model_validate({"finetune": finetune, "ray": {"torch_threads": 1}})
 
 
 def test_threads_are_as_set(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    prepare_process(config())
+    prepare_process(Config.model_validate({"ray": {"torch_threads": 1}}))
     assert torch.get_num_threads() == 1
     assert os.environ["LOCAL_RANK"] == "0"
-
-
-def test_what_trains_wrongly_is_refused_with_a_remedy():
-    with pytest.raises(InputError, match=r"finetune\.offload = nvme .*: set finetune\.offload = parameters"):
-        prepare_process(config(offload="nvme", nvme_path="/fast"))
 
 
 def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch):
