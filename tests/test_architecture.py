@@ -78,7 +78,9 @@ def test_imports_go_down(path: Path):
 def test_frameworks_stay_at_their_place(path: Path):
     packages = {module.split(".")[0] for module in _imports(path)}
     if path.name != "on_ray.py" and "jobs" not in path.relative_to(ROOT).parts:
-        assert not packages & {"ray", "deepspeed"}
+        assert "ray" not in packages
+    if path.name != "deepspeed_engine.py":
+        assert "deepspeed" not in packages
     if path.name != "mlflow_tracker.py":
         assert "mlflow" not in packages
 

@@ -1,13 +1,10 @@
-"""Finetuning of many performers: Ray Tune outside, a DeepSpeed engine inside, a Ray Train TorchTrainer for a performer with several workers."""
+"""Finetuning of many performers: Ray Tune outside, a Ray Train TorchTrainer for a performer with several workers, deepspeed_engine.py inside."""
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -16,25 +13,19 @@ from ray import train, tune
 from ray.train.torch import TorchTrainer
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search import Searcher
-from torch import Tensor
-from torch.utils.cpp_extension import get_default_build_root
 
 from dpscale.config.schema import Config, DiffusionConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import InputError, Outcome
 from dpscale.diffusion.weights import PoseVideoModel, load_model
 from dpscale.finetune.checkpoint import settings_hash
-from dpscale.finetune.loop import MOMENTS, Engine, engine_state, load_moments, load_parameters
-from dpscale.finetune.performer import MakeEngine, finetune_performer, is_finetuned, training_clip
+from dpscale.finetune.deepspeed_engine import deepspeed_engines
+from dpscale.finetune.performer import finetune_performer, is_finetuned, training_clip
 from dpscale.finetune.placement import check_placeable
 from dpscale.finetune.process import TRAIN_ENVIRONMENT, TUNE_ENVIRONMENT, prepare_process, set_defaults
 from dpscale.finetune.queue import PerformerQueue, Waiting
 from dpscale.finetune.step import Worker
-from dpscale.finetune.trainable import TrainablePart
-from dpscale.finetune.zero_offload import deepspeed_settings
 from dpscale.tracking.tracker import Tracker
-
-log = logging.getLogger(__name__)
 
 _BASES: dict[tuple[str, str], PoseVideoModel] = {}
 """The base model of this process: with reused actors the next performer finds it loaded, with its own weights (trainable.unfrozen)."""
@@ -186,7 +177,7 @@ def _train_worker(job: dict[str, Any]) -> None:
     finetune_performer(config, job["layout"], job["performer"], model, engines, job["tracker"], job["settings"], worker)
 
 
-# ---------------------------------------------------------------------------- process and DeepSpeed
+# -------------------------------------------------------------------------------------- the base
 
 
 def _base(diffusion: DiffusionConfig, device: str) -> PoseVideoModel:
@@ -198,101 +189,3 @@ def _base(diffusion: DiffusionConfig, device: str) -> PoseVideoModel:
             module.to(device)
         _BASES[key] = model
     return _BASES[key]
-
-
-def cpu_adam_loads() -> bool:
-    """Whether DeepSpeed's CPUAdam was compiled at set-up and loads; a worker never compiles. Without it torch's AdamW does the same, more slowly."""
-    from deepspeed.ops.op_builder import CPUAdamBuilder
-
-    extensions = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    if not any(extensions.rglob("cpu_adam.so")):
-        log.warning("DeepSpeed's CPUAdam is not compiled in %s (`make setup` does it); torch's AdamW takes its place", extensions)
-        return False
-    try:
-        CPUAdamBuilder().load(verbose=False)
-    except (RuntimeError, OSError, ImportError) as error:
-        log.warning("DeepSpeed's CPUAdam does not load (%s); torch's AdamW takes its place", str(error).splitlines()[0])
-        return False
-    return True
-
-
-def deepspeed_engines(config: Config, world_size: int) -> MakeEngine:
-    """A factory of DeepSpeed engines for the processes of the current torch.distributed group."""
-    import deepspeed
-
-    # Built for collectives that training never calls; without a compiler its build would end the run.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    finetune_settings = config.finetune
-    cpu_adam = finetune_settings.offload != "none" and cpu_adam_loads()
-
-    def make(part: TrainablePart, lr: float, state: Mapping[str, Tensor] | None) -> Engine:
-        settings = deepspeed_settings(finetune_settings, world_size, lr=lr, cpu_adam=cpu_adam)
-        return DeepSpeedEngine(part, settings, finetune_settings.weight_decay, state)
-
-    return make
-
-
-class DeepSpeedEngine:
-    """Implements loop.Engine with DeepSpeed, at every level of ZeRO."""
-
-    def __init__(self, part: TrainablePart, settings: dict[str, Any], weight_decay: float, state: Mapping[str, Tensor] | None) -> None:
-        import deepspeed
-
-        self.parameters = part.parameters
-        self.stage: int = settings["zero_optimization"]["stage"]
-        if state is not None:
-            load_parameters(part.parameters, state)  # before ZeRO copies them
-        groups = part.groups(weight_decay)
-        self.engine, *_ = deepspeed.initialize(model=part.module, model_parameters=groups, config=settings, dist_init_required=False)
-        self._load_moments(state)
-
-    def backward(self, loss: Tensor) -> None:
-        self.engine.backward(loss)
-
-    def step(self) -> None:
-        self.engine.step()
-
-    def set_lr(self, lr: float) -> None:
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = lr
-
-    def close(self) -> None:
-        self.engine.destroy()
-
-    def state(self) -> dict[str, Tensor]:
-        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
-
-        inner = self.engine.basic_optimizer
-        if self.stage == 0:
-            return engine_state(self.parameters, inner)
-        state = {"step": torch.tensor(max(int(s["step"]) for s in inner.state.values()))}
-        for name, parameter in self.parameters.items():
-            state[f"parameter.{name}"] = _on_cpu(safe_get_full_fp32_param(parameter))
-            for moment in MOMENTS:
-                state[f"{moment}.{name}"] = _on_cpu(safe_get_full_optimizer_state(parameter, moment))
-        return state
-
-    def _load_moments(self, state: Mapping[str, Tensor] | None) -> None:
-        """Moments exist from the start, zero at first: ZeRO links a parameter to its moments once, after the update of the first group."""
-        from deepspeed.ops.adam import DeepSpeedCPUAdam
-        from deepspeed.utils import safe_set_full_optimizer_state
-
-        inner = self.engine.basic_optimizer
-        if self.stage == 0:
-            if state is not None:
-                load_moments(self.parameters, inner, state)
-            return
-        zero = self.engine.optimizer
-        step = 0 if state is None else int(state["step"])
-        for flat in zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups:
-            moments = {moment: torch.zeros_like(flat) for moment in MOMENTS}
-            inner.state[flat] = {"step": step if isinstance(inner, DeepSpeedCPUAdam) else torch.tensor(float(step)), **moments}
-        if self.stage < 3:
-            zero._lazy_init_hp_params_optimizer_state()
-        for name, parameter in self.parameters.items() if state is not None else ():
-            for moment in MOMENTS:
-                safe_set_full_optimizer_state(parameter, state[f"{moment}.{name}"].to(parameter.device), moment)
-
-
-def _on_cpu(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()

@@ -19,8 +19,9 @@ from dpscale.data.layout import RunLayout
 from dpscale.data.shards import read_clip, write_clip
 from dpscale.diffusion.weights import PoseVideoModel
 from dpscale.finetune.decoder import DecoderStep, trainable_decoder
+from dpscale.finetune.deepspeed_engine import cpu_adam_loads, deepspeed_engines
 from dpscale.finetune.loop import TorchEngine, train
-from dpscale.finetune.on_ray import cpu_adam_loads, deepspeed_engines, finetune
+from dpscale.finetune.on_ray import finetune
 from dpscale.finetune.performer import MakeEngine, finetune_performer
 from dpscale.finetune.step import DenoiserStep, Worker
 from dpscale.finetune.trainable import TrainablePart, trainable_denoiser, unfrozen
