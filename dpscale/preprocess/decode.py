@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 MIN_FRAMES = 2
 """A clip needs movement: fewer frames have none."""
 
+_DECODER_THREADS = 1
+"""Clips are decoded beside each other: a thread a core for each of them would only keep more frames in memory."""
 _REENCODE = "re-encode it, for example with `ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4`"
 _HDR = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
 _UNEVEN = 0.25
@@ -192,7 +194,9 @@ def _opened(path: Path):
     with container:
         if not container.streams.video:
             raise InputError(f"{path}: has sound but no picture: give a file with a video stream")
-        yield container, container.streams.video[0]
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = _DECODER_THREADS
+        yield container, stream
 
 
 def check_is_file(path: Path) -> None:
