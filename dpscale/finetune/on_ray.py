@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -29,6 +30,9 @@ from dpscale.tracking.tracker import Tracker
 
 _BASES: dict[tuple[str, str], PoseVideoModel] = {}
 """The base model of this process: with reused actors the next performer finds it loaded, with its own weights (trainable.unfrozen)."""
+
+_ASK_EVERY_S, _ASK_EVERY_STEPS = 1.0, 5
+"""How often a process that trains asks whether its node is about to go; a notice comes half a minute to two minutes ahead."""
 
 # ---------------------------------------------------------------------------------- many performers
 
@@ -136,7 +140,7 @@ def _finetune_here(config: Config, layout: RunLayout, performer: str, settings: 
         torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
         model = _base(config.diffusion, device)
-        finetune_performer(config, layout, performer, model, deepspeed_engines(config, 1), tracker, settings, Worker(device=device))
+        finetune_performer(config, layout, performer, model, deepspeed_engines(config, 1), tracker, settings, Worker(device=device), DrainNotice())
     except InputError:
         raise  # found before training: the base is as it was
     except Exception:
@@ -174,7 +178,41 @@ def _train_worker(job: dict[str, Any]) -> None:
     worker = Worker(context.get_world_rank(), context.get_world_size(), device)
     model = _base(config.diffusion, device)
     engines = deepspeed_engines(config, worker.size)
-    finetune_performer(config, job["layout"], job["performer"], model, engines, job["tracker"], job["settings"], worker)
+    finetune_performer(config, job["layout"], job["performer"], model, engines, job["tracker"], job["settings"], worker, TrainNotice())
+
+
+# ------------------------------------------------------------------- a machine that is about to go
+
+
+class DrainNotice:
+    """True once, after Ray was told that this process's node is going to be taken away. For a process that trains alone.
+
+    The checkpoint made then is the last thing to be lost; training goes on until the node is gone, and Tune, which counts no
+    preemption as a failure, starts the performer again elsewhere."""
+
+    def __init__(self) -> None:
+        self._node = ray.get_runtime_context().get_node_id()
+        self._heard, self._asked = False, -math.inf
+
+    def __call__(self, done: int) -> bool:
+        if self._heard or time.monotonic() - self._asked < _ASK_EVERY_S:
+            return False
+        self._asked = time.monotonic()
+        self._heard = self._node in ray._private.state.state.get_draining_nodes()  # no public call outside Ray Train (2.60)
+        return self._heard
+
+
+class TrainNotice:
+    """The same for the workers of a TorchTrainer, which ask together and hear the same."""
+
+    def __init__(self) -> None:
+        self._heard = False
+
+    def __call__(self, done: int) -> bool:
+        if self._heard or done % _ASK_EVERY_STEPS != 0:
+            return False
+        self._heard = train.get_preemption_info() is not None
+        return self._heard
 
 
 # -------------------------------------------------------------------------------------- the base

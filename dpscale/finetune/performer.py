@@ -76,15 +76,17 @@ def finetune_performer(
     tracker: Tracker,
     settings: str,
     worker: Worker = ALONE,
+    leaving: Callable[[int], bool] = lambda done: False,
 ) -> None:
     """Finetunes denoiser, then decoder, resuming where an earlier run stopped; leaves `model` as it was.
 
+    `leaving` is asked after each update, with their number, by all workers alike; true makes a checkpoint at once.
     Writes denoiser.safetensors, decoder.safetensors, card.json and the completion marker to layout.finetune(performer)."""
     clip = training_clip(layout, performer, model)
     folder = layout.finetune(performer)
     key = tracker.start("finetune", performer, config.finetune.model_dump(mode="json")) if worker.rank == 0 else ""
     states = {
-        phase.name: _run_phase(phase, folder, settings, config.finetune, make_engine, worker, _curve(tracker, key, phase, worker))
+        phase.name: _run_phase(phase, folder, settings, config.finetune, make_engine, worker, leaving, _curve(tracker, key, phase, worker))
         for phase in _phases(config, clip, model, worker, _validation(config, clip, model, folder, tracker, key, worker))
     }
     if worker.rank == 0:
@@ -116,6 +118,7 @@ def _run_phase(
     finetune: FinetuneConfig,
     make_engine: MakeEngine,
     worker: Worker,
+    leaving: Callable[[int], bool],
     curve: Callable[[int, list[float]], None],
 ) -> dict[str, Any]:
     """Trains one phase from its newest state to its artefact; returns its part of the card."""
@@ -137,7 +140,7 @@ def _run_phase(
             checkpoint = every(finetune.checkpoint_every, phase.num_steps, save)
 
             def after(done: int) -> None:
-                checkpoint(done)
+                (save if leaving(done) else checkpoint)(done)
                 phase.validate(done)
 
             train(engine, phase.step, phase.num_steps, start_step=state.step, save=after, log=log)

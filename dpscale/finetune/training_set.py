@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, UInt8
 from scipy.ndimage import gaussian_filter1d
 
-from dpscale.body.fit import LANDMARK_OF_KEYPOINT, fit_body
+from dpscale.body.fit import fit_body
+from dpscale.body.fit_skeleton import LANDMARK_OF_KEYPOINT
 from dpscale.body.outline import Outlines
 from dpscale.body.parametric import load_body
 from dpscale.body.rendered import HELD_OUT_SEED, TRAINING_MOTIONS, RenderedClip, render_performer

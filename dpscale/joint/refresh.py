@@ -72,14 +72,19 @@ class PerformerWeights:
         """Loads the weights of a finished finetuning folder; those of the performer before leave no trace."""
         if finetuned == self._current:
             return
-        self._current = None
+        self.restore()
         for module, base, name in zip(self._modules, self._base, FINETUNED, strict=True):
-            module.load_state_dict(base, strict=False)
             own = module.state_dict()
             with safe_open(finetuned / name, "pt") as delta:
                 base |= {key: own[key].detach().clone() for key in delta.keys() if key not in base and key in own}  # noqa: SIM118
             load_delta(finetuned / name, module)
         self._current = finetuned
+
+    def restore(self) -> None:
+        """The base as it was."""
+        self._current = None
+        for module, base in zip(self._modules, self._base, strict=True):
+            module.load_state_dict(base, strict=False)
 
 
 class RefreshService:

@@ -6,8 +6,10 @@ import torch
 
 from dpscale.body import fit
 from dpscale.body.camera import project
+from dpscale.body.first_guess import torso_frame
+from dpscale.body.fit_skeleton import LANDMARK_OF_KEYPOINT, fit_skeleton, nearest_moving, rotation_matrices
 from dpscale.body.motion import load_motion
-from dpscale.body.outline import Outlines
+from dpscale.body.outline import Outlines, Rim
 from dpscale.body.parametric import SCALE_SEGMENTS, load_body
 from dpscale.body.rendered import render_performer
 from dpscale.body.surface_maps import rasterise_body
@@ -26,18 +28,18 @@ def walker():
     world = load_motion("walk", body, body.shaped(shape), 15.0, 12)
     to_camera = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
     rotations, root = to_camera @ world.rotations, world.root @ to_camera.T + [0, 1.0, 3.5]
-    names = list(fit.LANDMARK_OF_KEYPOINT)
+    names = list(LANDMARK_OF_KEYPOINT)
     regressor = body.keypoint_regressor[[body.keypoint_names.index(name) for name in names]]
     points = regressor @ body.skin(body.shaped(shape), rotations, root)
     landmarks, space = np.zeros((12, 33, 3)), np.zeros((12, 33, 3))
-    index = list(fit.LANDMARK_OF_KEYPOINT.values())
+    index = list(LANDMARK_OF_KEYPOINT.values())
     landmarks[:, index, :2], landmarks[:, index, 2] = project(points, FOCAL, CENTER)[0], 1.0
     space[:, index] = points - points[:, [names.index("left_hip"), names.index("right_hip")]].mean(1, keepdims=True)
     return shape, rotations, root, points, landmarks, space
 
 
 def keypoints_of(shape, motion, body):
-    names = [body.keypoint_names.index(name) for name in fit.LANDMARK_OF_KEYPOINT]
+    names = [body.keypoint_names.index(name) for name in LANDMARK_OF_KEYPOINT]
     return body.keypoint_regressor[names] @ body.skin(body.shaped(shape), motion.rotations, motion.root)
 
 
@@ -57,14 +59,14 @@ def test_a_known_body_is_recovered(walker):
 def test_forward_kinematics_equals_the_bodys_own(walker):
     """The fit moves 30 bones; skinning of all 104 with the same rotations must give the same keypoints."""
     shape, body = walker[0], load_body()
-    skeleton = fit._skeleton(body)
+    skeleton = fit_skeleton(body)
     rng = torch.Generator().manual_seed(0)
     angles = 0.3 * torch.randn(2, len(skeleton.bones), 3, generator=rng)
     root, log_scales = torch.randn(2, 3, generator=rng), torch.as_tensor(shape.log_scales, dtype=torch.float32)
     scales = fit._scales(skeleton, log_scales)
     rotations, joints = skeleton.pose(torch.eye(3).expand(2, 3, 3), angles, root, scales)
-    every = rotations.numpy()[:, fit._nearest_moving(body, skeleton.bones)].astype(float)
-    names = [body.keypoint_names.index(name) for name in fit.LANDMARK_OF_KEYPOINT]
+    every = rotations.numpy()[:, nearest_moving(body, skeleton.bones)].astype(float)
+    names = [body.keypoint_names.index(name) for name in LANDMARK_OF_KEYPOINT]
     slow = body.keypoint_regressor[names] @ body.skin(body.shaped(shape), every, root.numpy().astype(float))
     np.testing.assert_allclose(skeleton.keypoints(rotations, joints, scales).numpy(), slow, atol=1e-4)  # float32 sums
 
@@ -74,10 +76,10 @@ def test_an_outline_teaches_width_and_place():
     clip, body = render_performer(1_000_004, "walk", 6, 8.0, 96, 1, yaw=0.0, with_flow=False), load_body()
     motion = clip.pose.motion
     posed = body.skin(body.shaped(clip.pose.shape), motion.rotations.astype(float), motion.root.astype(float))
-    names = list(fit.LANDMARK_OF_KEYPOINT)
+    names = list(LANDMARK_OF_KEYPOINT)
     points = body.keypoint_regressor[[body.keypoint_names.index(name) for name in names]] @ posed
     landmarks, space = np.zeros((6, 33, 3)), np.zeros((6, 33, 3))
-    index = list(fit.LANDMARK_OF_KEYPOINT.values())
+    index = list(LANDMARK_OF_KEYPOINT.values())
     landmarks[:, index, :2], landmarks[:, index, 2] = project(points, motion.focal_px, motion.center_px)[0] + [2, 0], 1.0
     space[:, index] = points - points[:, [names.index("left_hip"), names.index("right_hip")]].mean(1, keepdims=True)
 
@@ -104,6 +106,37 @@ def test_repeats_to_the_bit(walker):
     np.testing.assert_array_equal(first[0].log_scales, second[0].log_scales)
 
 
+def test_a_long_clip_in_blocks_has_the_same_loss_and_gradients(walker, monkeypatch):
+    """Twelve frames whole and in blocks of five: memory is all that differs."""
+    _, _, root, _, landmarks, space = walker
+    body, skeleton = load_body(), fit_skeleton(load_body())
+    rng = np.random.default_rng(0)
+    frames, vertices = np.sort(rng.integers(0, 12, 40)), rng.integers(0, len(body.vertices), 40)
+    rim = Rim(frames, vertices, rng.uniform(0, 256, (40, 2)), rng.normal(size=(40, 2)), np.zeros(40))
+        np.sort(rng.integers(0, 12, 40)),
+        rng.integers(0, len(body.vertices), 40),
+        rng.uniform(0, 256, (40, 2)),
+        rng.normal(size=(40, 2)),
+        np.zeros(40),
+    )
+    contour = fit._contour(body, skeleton, body.vertices, rim, 12)
+    targets = fit._targets(landmarks, space, FOCAL, CENTER)
+    frame = torch.as_tensor(torso_frame(space), dtype=torch.float32)
+
+    def gradients():
+        angles = 0.1 * torch.randn(12, len(skeleton.bones), 3, generator=torch.Generator().manual_seed(1))
+        start = fit._Unknowns(angles, torch.as_tensor(root, dtype=torch.float32), torch.full((len(SCALE_SEGMENTS),), 0.05))
+        unknowns = fit._Unknowns(*(t.clone().requires_grad_() for t in (start.angles, start.root, start.log_scales)))
+        loss = fit._loss(skeleton, targets, frame, unknowns, contour)
+        loss.backward()
+        return loss, unknowns.angles.grad, unknowns.root.grad, unknowns.log_scales.grad
+
+    whole = gradients()
+    monkeypatch.setattr(fit, "_BLOCK_FRAMES", 5)
+    for found, expected in zip(gradients(), whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # float32 sums in another order
+
+
 def test_two_frames_are_enough(walker):
     *_, landmarks, space = walker
     _, motion = fit.fit_body(landmarks[:2], space[:2], FOCAL, CENTER, steps=3)
@@ -112,5 +145,5 @@ def test_two_frames_are_enough(walker):
 
 def test_rotation_matrices_have_a_gradient_at_zero():
     vector = torch.zeros(3, requires_grad=True)
-    fit._rotation_matrices(vector).sum().backward()
+    rotation_matrices(vector).sum().backward()
     assert torch.isfinite(vector.grad).all()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from dpscale.body.camera import project
-from dpscale.body.fit import LANDMARK_OF_KEYPOINT, fit_body
+from dpscale.body.fit import fit_body
+from dpscale.body.fit_skeleton import LANDMARK_OF_KEYPOINT
 from dpscale.body.parametric import load_body
 from dpscale.body.rendered import render_performer
 from dpscale.data.types import InputError
