@@ -113,12 +113,6 @@ def test_a_long_clip_in_blocks_has_the_same_loss_and_gradients(walker, monkeypat
     rng = np.random.default_rng(0)
     frames, vertices = np.sort(rng.integers(0, 12, 40)), rng.integers(0, len(body.vertices), 40)
     rim = Rim(frames, vertices, rng.uniform(0, 256, (40, 2)), rng.normal(size=(40, 2)), np.zeros(40))
-        np.sort(rng.integers(0, 12, 40)),
-        rng.integers(0, len(body.vertices), 40),
-        rng.uniform(0, 256, (40, 2)),
-        rng.normal(size=(40, 2)),
-        np.zeros(40),
-    )
     contour = fit._contour(body, skeleton, body.vertices, rim, 12)
     targets = fit._targets(landmarks, space, FOCAL, CENTER)
     frame = torch.as_tensor(torso_frame(space), dtype=torch.float32)
