@@ -17,6 +17,7 @@ JOBS = {
     "report": "one HTML page and summary.json from what is there",
     "ingest": "list the clips of a data set -> clips.parquet",
     "inspect": "list preprocessed clips, check every row, draw contact sheets",
+    "export": "write one finetuned performer as a model folder in diffusers' format",
     "synth": "write rendered performers: mp4 and exact truth",
     "pretrain": "train the packaged base model on rendered performers",
 }
@@ -38,12 +39,17 @@ def parser() -> argparse.ArgumentParser:
             job.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for clips.parquet; none: this one")
             job.add_argument("--kind", default="auto", choices=("auto", "manifest", "tiktok", "daily", "clips"), help="the layout; auto: recognised")
             continue
-        job.add_argument("config", nargs="?", type=Path, metavar="CONFIG.toml", help="settings; none: a small preset from jobs/configs")
+        job.add_argument(
+            "config", nargs="?", type=Path, metavar="CONFIG.toml", help="settings, or config.json of a run; none: a preset of jobs/configs"
+        )
         job.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, for example finetune.lr=1e-5; repeatable")
         job.add_argument("--out", type=Path, metavar="DIR", help="run folder, instead of <run.root>/<run.name>")
         job.add_argument("--dry-run", action="store_true", help="print the resolved settings and what is left to do, then stop")
         if name in ("personalize", "demo", "preprocess"):
             job.add_argument("--retry-quarantined", action="store_true", help="try clips again that an earlier run found unusable")
+        if name == "export":
+            job.add_argument("--performer", dest="exported", required=True, metavar="NAME", help="whose finetuned model")
+            job.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder for the model: a new or an empty one")
         if name in TAKES_PERFORMERS:
             job.add_argument("--performer", action="append", default=[], metavar="NAME=CLIP.mp4", help="one more performer; repeatable")
             job.add_argument(

@@ -30,10 +30,10 @@ class ConfigError(ValueError):
 
 
 def load(path: Path | None, overrides: Sequence[str] = (), add: Mapping[str, Sequence[Any]] | None = None) -> Config:
-    """The config of the TOML file at `path` (none: the defaults), lists lengthened by `add`, covered by `overrides` ("finetune.lr=1e-5").
+    """The config of the file at `path` (none: the defaults), lists lengthened by `add`, covered by `overrides` ("finetune.lr=1e-5").
 
     A relative path inside the config counts from the working directory. Raises ConfigError."""
-    raw = read_toml(path) if path else {}
+    raw = read_file(path) if path else {}
     for key, items in (add or {}).items():
         raw[key] = [*raw.get(key, _DEFAULTS[key]), *items]
     for override in overrides:
@@ -49,20 +49,21 @@ def check(raw: Mapping[str, Any]) -> Config:
         raise ConfigError(explain(error)) from error
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The table in a TOML file. Raises ConfigError that names the file."""
+def read_file(path: Path) -> dict[str, Any]:
+    """The table in a TOML file, or in the config.json of a run folder. Raises ConfigError that names the file."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: there is no such config file") from error
     except IsADirectoryError as error:
         raise ConfigError(f"{path}: is a folder; name a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from error
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from error
 
 
 def parse_override(text: str) -> dict[str, Any]:
-    """"a.b=1" -> {"a": {"b": 1}}. The value is read as TOML; what is not TOML is a string. Raises ConfigError."""
+    """ "a.b=1" -> {"a": {"b": 1}}. The value is read as TOML; what is not TOML is a string. Raises ConfigError."""
     key, equals, value = text.partition("=")
     names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):

@@ -35,7 +35,9 @@ class RayConfig(Section):
     num_cpus: int | None = Field(default=None, ge=1, description="Logical CPUs of a local Ray; none: one more than the cores, at least 4.")
     object_store_gib: float = Field(default=0.5, gt=0.08, le=1024, description="Object store of a local Ray, in GiB.")
     torch_threads: int = Field(
-        default=1, ge=1, le=256,
+        default=1,
+        ge=1,
+        le=256,
         description="Torch threads of every worker. Fixed, because sums depend on it: results repeat to the bit only for equal values.",
     )
     dashboard: bool = Field(default=False, description="Start Ray's dashboard (on loopback).")
@@ -140,6 +142,9 @@ class PretrainConfig(Section):
 class FinetuneConfig(Section):
     trainable: Literal["temporal", "all"] = Field(
         default="temporal", description="temporal: temporal layers, pose encoder, widened inputs (paper); all: the whole denoiser."
+    )
+    lora_rank: int | None = Field(
+        default=None, ge=1, le=1024, description="Rank of LoRA adapters that train instead of the temporal layers (ours); none: these train whole."
     )
     epochs: float = Field(default=10.0, gt=0, le=100_000, description="Passes over the training frames (paper: 10); a step sees clip_frames of them.")
     max_steps: int | None = Field(default=None, ge=1, description="Cap on optimiser steps; none: epochs decide.")
@@ -255,8 +260,10 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
-    def _offloads_to_what_works(self) -> Config:
+    def _finetunes_as_it_can(self) -> Config:
         """With DeepSpeed 0.19.8 nvme runs, and tensors that are too small to be moved to the disk are trained wrongly."""
+        if self.finetune.lora_rank is not None and self.finetune.trainable == "all":
+            raise ValueError("finetune.lora_rank adapts the temporal layers alone: leave it out, or set finetune.trainable = temporal")
         if self.finetune.offload == "nvme":
             raise ValueError("finetune.offload = nvme trains small tensors wrongly with this DeepSpeed (0.19.8): set finetune.offload = parameters")
         return self

@@ -33,7 +33,7 @@ class TrainingState:
 
 _WITHOUT_EFFECT = {"max_concurrent", "max_per_tenant", "checkpoint_every", "max_failures", "nvme_path", "gradient_checkpointing", "validate_every"}
 """Finetune settings that change when and where work is done, but not its result."""
-_OFF = {"ema_decay": None, "precision": "fp32"}
+_OFF = {"ema_decay": None, "precision": "fp32", "lora_rank": None}
 """Options that count only where they are used, so that results made without them keep their hash."""
 
 

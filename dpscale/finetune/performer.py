@@ -16,14 +16,16 @@ from dpscale.config.schema import Config, FinetuneConfig
 from dpscale.data.checkpoint import MARKER, marker_of, write_json
 from dpscale.data.layout import RunLayout
 from dpscale.data.mp4 import write_mp4
+from dpscale.data.seeds import derive
 from dpscale.data.shards import ShardError, read_clip
 from dpscale.data.types import Clip, InputError
-from dpscale.diffusion.delta import save_delta
+from dpscale.diffusion.delta import save_delta, saved_name
 from dpscale.diffusion.weights import PoseVideoModel
 from dpscale.finetune.average import AveragedEngine, averaged_parameters, start_averages
 from dpscale.finetune.checkpoint import TrainingState, load_state, remove_states, save_state
 from dpscale.finetune.decoder import DecoderStep, trainable_decoder
 from dpscale.finetune.loop import Engine, every, train
+from dpscale.finetune.lora import adapted
 from dpscale.finetune.memory import recomputed
 from dpscale.finetune.step import ALONE, DenoiserStep, Worker, check_clip, num_steps
 from dpscale.finetune.trainable import TrainablePart, install, trainable_denoiser, unfrozen
@@ -85,13 +87,15 @@ def finetune_performer(
     clip = training_clip(layout, performer, model)
     folder = layout.finetune(performer)
     key = tracker.start("finetune", performer, config.finetune.model_dump(mode="json")) if worker.rank == 0 else ""
-    states = {
-        phase.name: _run_phase(phase, folder, settings, config.finetune, make_engine, worker, leaving, _curve(tracker, key, phase, worker))
-        for phase in _phases(config, clip, model, worker, _validation(config, clip, model, folder, tracker, key, worker))
-    }
+    with adapted(model.denoiser, config.finetune.lora_rank, derive(config.run.seed, "lora", performer)):
+        states = {
+            phase.name: _run_phase(phase, folder, settings, config.finetune, make_engine, worker, leaving, _curve(tracker, key, phase, worker))
+            for phase in _phases(config, clip, model, worker, _validation(config, clip, model, folder, tracker, key, worker))
+        }
     if worker.rank == 0:
         cards = {name: card | {"bytes": _delta(folder, name).stat().st_size} for name, card in states.items()}
-        write_json(folder / "card.json", {"performer": performer, "settings": settings, "num_workers": worker.size, "phases": cards})
+        about = {"performer": performer, "settings": settings, "num_workers": worker.size, "lora_rank": config.finetune.lora_rank}
+        write_json(folder / "card.json", about | {"phases": cards})
         write_json(folder / MARKER, {"settings": settings})
         remove_states(folder)
         tracker.finish(key, "FINISHED")
@@ -149,7 +153,8 @@ def _run_phase(
             install(phase.part, averaged_parameters(tensors))
             save_delta(_delta(folder, phase.name), phase.part.module, list(phase.part.parameters))
     seconds = round(time.monotonic() - started, 3)
-    return {"steps": phase.num_steps, "lr": phase.lr, "seconds": seconds, "losses": losses, "trained": list(phase.part.parameters)}
+    trained = [saved_name(name) for name in phase.part.parameters]
+    return {"steps": phase.num_steps, "lr": phase.lr, "seconds": seconds, "losses": losses, "trained": trained}
 
 
 def _delta(folder: Path, phase: str) -> Path:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from dpscale.diffusion.delta import is_factor
 from dpscale.diffusion.denoiser import PoseDenoiser
 
 TEMPORAL_BLOCKS = frozenset({"transformer_in", "temp_convs", "temp_attentions", "motion_modules"})
@@ -39,17 +40,19 @@ class TrainablePart:
 
 
 def trainable_denoiser(denoiser: PoseDenoiser, trainable: Literal["temporal", "all"]) -> TrainablePart:
-    """`all`: every parameter. `temporal` (METHOD 2): temporal layers, pose encoder and the widened inputs of conv_in."""
+    """`all`: every parameter. `temporal` (METHOD 2): temporal layers, or their adapters where they have any (lora.adapted), pose encoder
+    and the widened inputs of conv_in."""
     parameters = dict(denoiser.named_parameters())
     if trainable == "all":
         return TrainablePart(denoiser, parameters)
-    parameters = {name: p for name, p in parameters.items() if name == WIDENED or _is_temporal(name)}
+    inner = is_factor if any(map(is_factor, parameters)) else is_temporal
+    parameters = {name: p for name, p in parameters.items() if name == WIDENED or name.startswith(f"{POSE_ENCODER}.") or inner(name)}
     return TrainablePart(denoiser, parameters, {WIDENED: denoiser.latent_channels})
 
 
-def _is_temporal(name: str) -> bool:
-    parts = name.split(".")
-    return parts[0] == POSE_ENCODER or not TEMPORAL_BLOCKS.isdisjoint(parts)
+def is_temporal(name: str) -> bool:
+    """Whether a layer or tensor of the UNet sees more than one frame."""
+    return not TEMPORAL_BLOCKS.isdisjoint(name.split("."))
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from dpscale.config.schema import Config
@@ -16,12 +15,12 @@ from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.seeds import derive
 from dpscale.diffusion.conditions import Conditions, pose_maps
-from dpscale.diffusion.delta import load_delta
+from dpscale.diffusion.delta import FINETUNED, changed_tensors, load_delta
 from dpscale.diffusion.reference import reference_pictures
 from dpscale.diffusion.refine import refine
 from dpscale.diffusion.weights import PoseVideoModel, References, load_model
 from dpscale.joint.state import RefreshRequest
-from dpscale.joint.video import FINETUNED, VideoTask, load_task
+from dpscale.joint.video import VideoTask, load_task
 
 
 class DiffusionRefresh:
@@ -75,8 +74,8 @@ class PerformerWeights:
         self.restore()
         for module, base, name in zip(self._modules, self._base, FINETUNED, strict=True):
             own = module.state_dict()
-            with safe_open(finetuned / name, "pt") as delta:
-                base |= {key: own[key].detach().clone() for key in delta.keys() if key not in base and key in own}  # noqa: SIM118
+            changed = changed_tensors(finetuned / name)
+            base |= {key: own[key].detach().clone() for key in changed if key not in base and key in own}
             load_delta(finetuned / name, module)
         self._current = finetuned
 

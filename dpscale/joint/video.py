@@ -17,9 +17,6 @@ from dpscale.data.shards import is_complete, read_clip
 from dpscale.data.types import InputError, Pose
 from dpscale.diffusion.reference import KnownFrames, known_frames
 
-FINETUNED = ("denoiser.safetensors", "decoder.safetensors")
-"""What a finetuned performer's folder holds besides its marker."""
-
 
 @dataclass(frozen=True)
 class VideoTask:

@@ -28,6 +28,16 @@ def test_file_and_overrides_cover_each_other(tmp_path: Path):
     assert config.diffusion.pose_kinds == ("iuv",)
 
 
+def test_the_config_of_a_run_folder_is_read_like_a_file_of_settings(tmp_path: Path):
+    path, config = tmp_path / "config.json", load(None, ["finetune.lr=2e-5", f"performers=[{MAN}]"])
+    path.write_text(config.model_dump_json())
+    assert load(path) == config
+    assert load(path, ["finetune.lr=1e-4"]).finetune.lr == 1e-4
+    path.write_text("{")
+    with pytest.raises(ConfigError, match=r"config\.json: is not JSON"):
+        load(path)
+
+
 def test_overrides_reach_into_lists():
     assert load(None, [f"performers=[{MAN}]", "performers.0.camera=cam03"]).performers[0].camera == "cam03"
 

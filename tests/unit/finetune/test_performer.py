@@ -73,18 +73,38 @@ def test_writes_what_changed_and_leaves_the_base(tmp_path: Path):
     assert means == {f"{name}_loss": pytest.approx(sum(card[name]["losses"]) / len(card[name]["losses"])) for name in card}
 
 
-@pytest.mark.parametrize("ema_decay", [None, 0.9])
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}, {"lora_rank": 2}, {"lora_rank": 2, "ema_decay": 0.9}])
 @pytest.mark.parametrize("updates", [1, 5, 6, 9])
-def test_resumed_equals_uninterrupted_to_the_bit(tmp_path: Path, updates: int, ema_decay: float | None):
-    _, whole, _ = run(tmp_path / "whole", ema_decay=ema_decay)
+def test_resumed_equals_uninterrupted_to_the_bit(tmp_path: Path, updates: int, options: dict):
+    _, whole, _ = run(tmp_path / "whole", **options)
     StopAfter.updates_left = updates
     with pytest.raises(StoppedError):
-        run(tmp_path / "cut", StopAfter, ema_decay=ema_decay)
-    _, resumed, _ = run(tmp_path / "cut", ema_decay=ema_decay)
+        run(tmp_path / "cut", StopAfter, **options)
+    _, resumed, _ = run(tmp_path / "cut", **options)
     expected, found = results(whole.finetune("ann")), results(resumed.finetune("ann"))
     assert all(torch.equal(found[part][name], t) for part in expected for name, t in expected[part].items())
     cards = [json.loads((layout.finetune("ann") / "card.json").read_text())["phases"] for layout in (whole, resumed)]
     assert all(cards[0][part]["losses"] == cards[1][part]["losses"] for part in cards[0])
+
+
+def test_adapters_of_one_performer_leave_no_trace_in_the_next(tmp_path: Path):
+    config, layout, model = small_run(tmp_path / "both", ("ann", "zoe"), lora_rank=2)
+    before = {name: t.clone() for name, t in model.denoiser.state_dict().items()}
+    for name in ("ann", "zoe"):
+        finetune_performer(config, layout, name, model, engines(TorchEngine), NullTracker(), settings_hash(config, layout.shard(name, "main")))
+        assert model.denoiser.state_dict().keys() == before.keys()
+        assert all(torch.equal(t, before[name]) for name, t in model.denoiser.state_dict().items())
+    config, alone, fresh = small_run(tmp_path / "alone", ("zoe",), lora_rank=2)
+    finetune_performer(config, alone, "zoe", fresh, engines(TorchEngine), NullTracker(), settings_hash(config, alone.shard("zoe", "main")))
+    expected, found = results(alone.finetune("zoe")), results(layout.finetune("zoe"))
+    assert all(torch.equal(found[part][name], t) for part in expected for name, t in expected[part].items())
+    changed = [name for name, t in expected["denoiser"].items() if "lora_B" in name and bool(t.any())]
+    assert changed == [name for name in expected["denoiser"] if "lora_B" in name]
+    folder = layout.finetune("ann")
+    card = json.loads((folder / "card.json").read_text())
+    assert card["lora_rank"] == 2
+    assert card["phases"]["denoiser"]["bytes"] == (folder / "denoiser.safetensors").stat().st_size
+    assert set(card["phases"]["denoiser"]["trained"]) == set(load_file(folder / "denoiser.safetensors"))
 
 
 def test_training_lowers_the_loss(tmp_path: Path):
@@ -113,9 +133,10 @@ def test_what_is_saved_is_the_average_and_training_is_as_without(tmp_path: Path)
     assert torch.equal(mean["unet.conv_in.weight"][:, :latent], base["unet.conv_in.weight"][:, :latent])
 
 
-def test_recomputed_layers_and_validation_change_nothing_to_the_bit(tmp_path: Path):
-    _, plain, _ = run(tmp_path / "plain")
-    _, watched, _ = run(tmp_path / "watched", gradient_checkpointing=True, validate_every=2)
+@pytest.mark.parametrize("lora_rank", [None, 2])
+def test_recomputed_layers_and_validation_change_nothing_to_the_bit(tmp_path: Path, lora_rank: int | None):
+    _, plain, _ = run(tmp_path / "plain", lora_rank=lora_rank)
+    _, watched, _ = run(tmp_path / "watched", gradient_checkpointing=True, validate_every=2, lora_rank=lora_rank)
     expected, found = results(plain.finetune("ann")), results(watched.finetune("ann"))
     assert all(torch.equal(found[part][name], t) for part in expected for name, t in expected[part].items())
 
