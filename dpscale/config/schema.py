@@ -35,7 +35,9 @@ class RayConfig(Section):
     num_cpus: int | None = Field(default=None, ge=1, description="Logical CPUs of a local Ray; none: one more than the cores, at least 4.")
     object_store_gib: float = Field(default=0.5, gt=0.08, le=1024, description="Object store of a local Ray, in GiB.")
     torch_threads: int = Field(
-        default=1, ge=1, le=256,
+        default=1,
+        ge=1,
+        le=256,
         description="Torch threads of every worker. Fixed, because sums depend on it: results repeat to the bit only for equal values.",
     )
     dashboard: bool = Field(default=False, description="Start Ray's dashboard (on loopback).")
@@ -255,10 +257,9 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
-    def _offloads_to_what_works(self) -> Config:
-        """With DeepSpeed 0.19.8 nvme runs, and tensors that are too small to be moved to the disk are trained wrongly."""
-        if self.finetune.offload == "nvme":
-            raise ValueError("finetune.offload = nvme trains small tensors wrongly with this DeepSpeed (0.19.8): set finetune.offload = parameters")
+    def _disk_has_a_place(self) -> Config:
+        if self.finetune.offload == "nvme" and self.finetune.nvme_path is None:
+            raise ValueError("finetune.offload = nvme needs finetune.nvme_path: a folder on a fast local disk")
         return self
 
     @model_validator(mode="after")
