@@ -11,9 +11,11 @@ PYTHON ?= $(shell for p in python3.11 python3; do if $$p -c '' 2>/dev/null; then
 # Compiled once beside the packages that it was compiled for; jobs/cluster_session.py points the workers here.
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(VENV)/torch_extensions
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# DeepSpeed's builders call ninja, which lies in the virtual environment.
+COMPILE = PATH="$(CURDIR)/$(BIN):$$PATH" DS_ACCELERATOR=cpu $(BIN)/python -c
 
 help:
-	@echo "make setup   .venv with pinned packages, DeepSpeed's CPU optimiser compiled"
+	@echo "make setup   .venv with pinned packages, DeepSpeed's CPU optimiser and disk access compiled"
 	@echo "make demo    personalise two performers, runs/demo/report.html"
 	@echo "make test    the whole suite"
 	@echo "make lint    ruff, pyright, import-linter"
@@ -30,10 +32,16 @@ $(STAMP): pyproject.toml constraints.txt requirements-data.txt
 	@if command -v "$${CXX:-g++}" >/dev/null; then \
 	  echo "compiling DeepSpeed's CPU optimiser, once (one to two minutes) ..."; \
 	  log=$(VENV)/compile_cpu_adam.log; \
-	  if PATH="$(CURDIR)/$(BIN):$$PATH" DS_ACCELERATOR=cpu $(BIN)/python -c 'from deepspeed.ops.op_builder import CPUAdamBuilder; CPUAdamBuilder().load()' >$$log 2>&1; \
+	  if $(COMPILE) 'from deepspeed.ops.op_builder import CPUAdamBuilder; CPUAdamBuilder().load()' >$$log 2>&1; \
 	  then echo "compiled into $$TORCH_EXTENSIONS_DIR"; \
 	  else echo "it did not compile (see $$log): finetuning uses torch's AdamW instead, nothing else changes"; fi; \
-	else echo "no C++ compiler found: finetuning uses torch's AdamW instead of DeepSpeed's CPU optimiser, nothing else changes"; fi
+	  log=$(VENV)/compile_async_io.log; \
+	  if ! echo '#include <libaio.h>' | "$${CXX:-g++}" -x c++ -fsyntax-only - 2>/dev/null; \
+	  then echo "libaio's headers are not installed (Debian: libaio-dev): without them finetune.offload = nvme is refused, nothing else changes"; \
+	  elif $(COMPILE) 'from deepspeed.ops.op_builder import AsyncIOBuilder; AsyncIOBuilder().load()' >$$log 2>&1; \
+	  then echo "compiled async_io, for finetune.offload = nvme"; \
+	  else echo "async_io did not compile (see $$log): finetune.offload = nvme is refused, nothing else changes"; fi; \
+	else echo "no C++ compiler found: finetuning uses torch's AdamW instead of DeepSpeed's CPU optimiser, and finetune.offload = nvme is refused"; fi
 	@touch $@
 
 demo: setup

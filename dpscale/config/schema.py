@@ -261,11 +261,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _finetunes_as_it_can(self) -> Config:
-        """With DeepSpeed 0.19.8 nvme runs, and tensors that are too small to be moved to the disk are trained wrongly."""
         if self.finetune.lora_rank is not None and self.finetune.trainable == "all":
             raise ValueError("finetune.lora_rank adapts the temporal layers alone: leave it out, or set finetune.trainable = temporal")
-        if self.finetune.offload == "nvme":
-            raise ValueError("finetune.offload = nvme trains small tensors wrongly with this DeepSpeed (0.19.8): set finetune.offload = parameters")
+        if self.finetune.offload == "nvme" and self.finetune.nvme_path is None:
+            raise ValueError("finetune.offload = nvme needs finetune.nvme_path: a folder on a fast local disk")
         return self
 
     @model_validator(mode="after")

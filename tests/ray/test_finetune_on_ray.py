@@ -1,32 +1,28 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from dpscale.config.schema import Config
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import read_clip, write_clip
 from dpscale.diffusion.weights import PoseVideoModel
 from dpscale.finetune.decoder import DecoderStep, trainable_decoder
-from dpscale.finetune.deepspeed_engine import cpu_adam_loads, deepspeed_engines
 from dpscale.finetune.loop import TorchEngine, train
 from dpscale.finetune.on_ray import finetune
-from dpscale.finetune.performer import MakeEngine, finetune_performer
+from dpscale.finetune.performer import finetune_performer
 from dpscale.finetune.step import DenoiserStep, Worker
 from dpscale.finetune.trainable import TrainablePart, trainable_denoiser, unfrozen
 from dpscale.tracking.tracker import FileTracker, NullTracker
-from tests.small_performer import small_clip, small_config, small_run
+from tests.small_performer import small_clip, small_run
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -96,67 +92,3 @@ def test_two_workers_average_their_clips(tmp_path: Path):
     expected = {f"denoiser.{name}": t for name, t in twin(trainable_denoiser(model.denoiser, "temporal"), denoise, 3).items()}
     expected |= {f"decoder.{name}": t for name, t in twin(trainable_decoder(model), decode, 4).items()}
     assert_close(deltas(layout, "ann"), expected)
-
-
-LEVELS = [("none", False), ("optimizer", True), ("optimizer", False), ("parameters", True), ("parameters", False)]
-
-
-class _Widened(nn.Module):
-    """What DeepSpeed meets in the denoiser, in miniature (ZeRO-3 takes seconds a step for a UNet): frozen, partly frozen and trained tensors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv_in, self.frozen = nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
-        self.temporal = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 6, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.temporal(self.frozen(self.conv_in(x)))
-
-    def part(self) -> TrainablePart:
-        trained = {name: p for name, p in self.named_parameters() if name == "conv_in.weight" or name.startswith("temporal.")}
-        return TrainablePart(self, trained, {"conv_in.weight": 4})
-
-    def loss(self, step: int) -> Tensor:
-        x = torch.randn(2, 6, 8, 8, generator=torch.Generator().manual_seed(step))
-        return (self(x) - x).square().mean()
-
-
-def _run(start: int, end: int, state: dict[str, Tensor] | None, make: MakeEngine) -> dict[str, Tensor]:
-    module = _Widened()
-    with unfrozen(module.part()), closing(make(module.part(), 1e-3, state)) as engine:
-        train(engine, module.loss, end, start_step=start)
-        return engine.state()
-
-
-def _every_level(root: Path) -> dict[tuple[str, bool], tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """In a process of its own: states after six steps at every level, in one go, and resumed after the third."""
-    os.environ.update(LOCAL_RANK="0", DS_ACCELERATOR="cpu")
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    compiled, states = cpu_adam_loads(), {}
-    for offload, wants_cpu_adam in LEVELS:
-        if wants_cpu_adam and not compiled:
-            continue
-        config = small_config(root, root / "base", offload=offload)
-        with pytest.MonkeyPatch.context() as patch:
-            if not wants_cpu_adam:
-                patch.setenv("TORCH_EXTENSIONS_DIR", str(root / "nothing_compiled"))
-            make = deepspeed_engines(config, 1)
-        states[offload, wants_cpu_adam] = _run(0, 6, None, make), _run(3, 6, _run(0, 3, None, make), make)
-    return states
-
-
-@pytest.fixture(scope="module")
-def levels(ray_session: None, session_folder: Path):
-    return ray.get(ray.remote(num_cpus=1, max_calls=1)(_every_level).remote(session_folder))
-
-
-@pytest.mark.parametrize(("offload", "cpu_adam"), LEVELS)
-def test_every_level_agrees_with_plain_torch_and_resumes_to_the_bit(levels: dict, offload: str, cpu_adam: bool):
-    if (offload, cpu_adam) not in levels:
-        pytest.skip("DeepSpeed's CPUAdam is not compiled here: `make setup` does it")
-    whole, resumed = levels[offload, cpu_adam]
-    assert_close(whole, _run(0, 6, None, torch_engine))
-    assert torch.equal(whole["parameter.conv_in.weight"][:, :4], _Widened().conv_in.weight[:, :4])
-    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
-    assert int(whole["step"]) == 6
