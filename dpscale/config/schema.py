@@ -166,6 +166,8 @@ class FinetuneConfig(Section):
     )
     nvme_path: Path | None = Field(default=None, description="Folder on a fast local disk, for offload = nvme.")
     num_workers: int = Field(default=1, ge=1, le=1024, description="Workers per performer; more than one trains in a Ray Train TorchTrainer.")
+    batch_clips: int | None = Field(default=None, ge=1, le=65_536, description="Clips per step over all workers; none: one a worker (paper: 1).")
+    cache_gib: float = Field(default=1.0, ge=0, le=1024, description="Host memory of a worker for frames' pose maps and references, in GiB.")
     max_concurrent: int = Field(default=1, ge=1, le=10_000, description="Performers finetuned at once.")
     max_per_tenant: int | None = Field(default=None, ge=1, le=10_000, description="Performers of one tenant finetuned at once; none: no cap.")
     checkpoint_every: int = Field(default=50, ge=1, le=1_000_000, description="Steps between checkpoints.")
@@ -173,6 +175,17 @@ class FinetuneConfig(Section):
         default=None, ge=1, le=1_000_000, description="Denoiser steps between videos of held-out frames for the tracker; none: no videos."
     )
     max_failures: int = Field(default=1, ge=0, le=100, description="Retries of a performer that failed for a reason other than its input.")
+
+    @model_validator(mode="after")
+    def _workers_share_the_batch(self) -> FinetuneConfig:
+        if self.batch_clips is not None and self.batch_clips % self.num_workers:
+            raise ValueError(f"finetune.batch_clips = {self.batch_clips} must be a multiple of finetune.num_workers = {self.num_workers}")
+        return self
+
+    @property
+    def clips_per_worker(self) -> int:
+        """Clips whose gradients a worker adds up for one step."""
+        return (self.batch_clips or self.num_workers) // self.num_workers
 
 
 class HashGridConfig(Section):

@@ -12,15 +12,15 @@ ZERO_STAGE = {"none": 0, "optimizer": 2, "parameters": 3, "nvme": 3}
 
 
 def deepspeed_settings(finetune: FinetuneConfig, world_size: int, *, lr: float, cpu_adam: bool) -> dict[str, Any]:
-    """DeepSpeed's settings for one clip per worker and step, in fp32.
+    """DeepSpeed's settings for `clips_per_worker` clips per worker and step, one at a time, in fp32.
 
     `cpu_adam`: DeepSpeed's CPUAdam can be loaded here; without it torch's AdamW updates offloaded states (slower, same formula).
     Raises InputError when offload = nvme has no nvme_path."""
     offloads = finetune.offload != "none"
     return {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "train_batch_size": world_size,
+        "gradient_accumulation_steps": finetune.clips_per_worker,
+        "train_batch_size": world_size * finetune.clips_per_worker,
         "steps_per_print": 2**31 - 1,
         "optimizer": {"type": "AdamW", "params": {"lr": lr, "torch_adam": not (offloads and cpu_adam), "weight_decay": finetune.weight_decay}},
         "gradient_clipping": 0.0,  # DeepSpeed would clip to norm 1 unasked

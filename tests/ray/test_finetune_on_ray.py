@@ -98,6 +98,18 @@ def test_two_workers_average_their_clips(tmp_path: Path):
     assert_close(deltas(layout, "ann"), expected)
 
 
+def test_one_worker_and_two_give_the_same_weights_from_equal_batches(tmp_path: Path):
+    found = []
+    for num_workers in (1, 2):
+        config, layout, _ = small_run(tmp_path / str(num_workers), ("ann",), num_workers=num_workers, batch_clips=2)
+        (outcome,) = finetune(config, layout, ["ann"], NullTracker())
+        assert outcome.error is None
+        card = json.loads((layout.finetune("ann") / "card.json").read_text())
+        assert (card["num_workers"], card["phases"]["denoiser"]["steps"]) == (num_workers, 3)
+        found.append(deltas(layout, "ann"))
+    assert_close(found[1], found[0])
+
+
 LEVELS = [("none", False), ("optimizer", True), ("optimizer", False), ("parameters", True), ("parameters", False)]
 
 
@@ -122,27 +134,28 @@ class _Widened(nn.Module):
         return (self(x) - x).square().mean()
 
 
-def _run(start: int, end: int, state: dict[str, Tensor] | None, make: MakeEngine) -> dict[str, Tensor]:
+def _run(start: int, end: int, state: dict[str, Tensor] | None, make: MakeEngine, accumulate: int = 1) -> dict[str, Tensor]:
     module = _Widened()
     with unfrozen(module.part()), closing(make(module.part(), 1e-3, state)) as engine:
-        train(engine, module.loss, end, start_step=start)
+        train(engine, module.loss, end, start_step=start, accumulate=accumulate)
         return engine.state()
 
 
-def _every_level(root: Path) -> dict[tuple[str, bool], tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """In a process of its own: states after six steps at every level, in one go, and resumed after the third."""
+def _every_level(root: Path) -> dict[tuple[str, bool], tuple[dict[str, Tensor], ...]]:
+    """In a process of its own: states after six steps at every level, in one go, resumed after the third, and with two losses a step."""
     os.environ.update(LOCAL_RANK="0", DS_ACCELERATOR="cpu")
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     compiled, states = cpu_adam_loads(), {}
     for offload, wants_cpu_adam in LEVELS:
         if wants_cpu_adam and not compiled:
             continue
-        config = small_config(root, root / "base", offload=offload)
+        configs = [small_config(root, root / "base", offload=offload, batch_clips=clips) for clips in (1, 2)]
         with pytest.MonkeyPatch.context() as patch:
             if not wants_cpu_adam:
                 patch.setenv("TORCH_EXTENSIONS_DIR", str(root / "nothing_compiled"))
-            make = deepspeed_engines(config, 1)
-        states[offload, wants_cpu_adam] = _run(0, 6, None, make), _run(3, 6, _run(0, 3, None, make), make)
+            make, make_for_two = (deepspeed_engines(config, 1) for config in configs)
+        resumed = _run(3, 6, _run(0, 3, None, make), make)
+        states[offload, wants_cpu_adam] = _run(0, 6, None, make), resumed, _run(0, 6, None, make_for_two, accumulate=2)
     return states
 
 
@@ -155,8 +168,9 @@ def levels(ray_session: None, session_folder: Path):
 def test_every_level_agrees_with_plain_torch_and_resumes_to_the_bit(levels: dict, offload: str, cpu_adam: bool):
     if (offload, cpu_adam) not in levels:
         pytest.skip("DeepSpeed's CPUAdam is not compiled here: `make setup` does it")
-    whole, resumed = levels[offload, cpu_adam]
+    whole, resumed, accumulated = levels[offload, cpu_adam]
     assert_close(whole, _run(0, 6, None, torch_engine))
+    assert_close(accumulated, _run(0, 6, None, torch_engine, accumulate=2))
     assert torch.equal(whole["parameter.conv_in.weight"][:, :4], _Widened().conv_in.weight[:, :4])
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
     assert int(whole["step"]) == 6
