@@ -17,7 +17,7 @@ from dpscale.config.schema import Config
 _HARMLESS = re.compile(
     r"(run\.root|ray\.(?!torch_threads).*|scheduler\..*|tracking\..*|drives|performers|videos(\..*)?"
     r"|preprocess\.(num_actors|encode_actors|store)|finetune\.(max_concurrent|max_per_tenant|max_failures|checkpoint_every|nvme_path)"
-    r"|finetune\.(gradient_checkpointing|validate_every)|pretrain\.(.*_steps|checkpoint_every_s)|performers\.[^.]+\.(tenant|priority))"
+    r"|finetune\.(gradient_checkpointing|validate_every|cache_gib)|pretrain\.(.*_steps|checkpoint_every_s)|performers\.[^.]+\.(tenant|priority))"
 )
 """Keys that change how a run is carried out, not what comes out. (`performers` and `drives` themselves: one more or one fewer;
 a changed one differs in a key below.)"""

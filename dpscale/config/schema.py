@@ -12,6 +12,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from dpscale.config.estimators import BlazePoseKeypoints, BodyFitSurface, Keypoints, SmoothingConfig, Surface
+from dpscale.config.model import DiffusionConfig as DiffusionConfig
+from dpscale.config.model import PartsConfig as PartsConfig
 from dpscale.config.section import RunName, Section, Seed
 from dpscale.config.sources import (
     Drive,
@@ -81,47 +83,6 @@ class AutoencoderTrainConfig(Section):
     batch_size: int = Field(default=4, ge=1, le=4096, description="Frames per step.")
 
 
-class PartsConfig(Section):
-    """Parts of the model that lie elsewhere than `weights`: each a folder that holds the part's own files, or a hub id, followed by the
-    folder inside that repository where there is one (owner/name/vae)."""
-
-    unet: str | None = Field(default=None, min_length=1, description="sd21: UNet3DConditionModel; sd15: UNet2DConditionModel or UNetMotionModel.")
-    motion_adapter: str | None = Field(default=None, min_length=1, description="sd15: MotionAdapter for a UNet2DConditionModel.")
-    vae: str | None = Field(default=None, min_length=1, description="AutoencoderKL.")
-    image_encoder: str | None = Field(default=None, min_length=1, description="CLIPVisionModelWithProjection, or a whole CLIPModel.")
-    scheduler: str | None = Field(default=None, min_length=1, description="scheduler_config.json, read as DDIM's.")
-
-
-class DiffusionConfig(Section):
-    preset: Literal["tiny", "sd21", "sd15"] = Field(
-        default="sd21",
-        description="tiny: weights in the package, 128 px; sd21: the paper's size, a 3D UNet; sd15: Stable Diffusion 1.5 and a motion adapter.",
-    )
-    weights: str | None = Field(default=None, description="Local folder or hub id in diffusers format; none: the package's (tiny), or `parts` alone.")
-    parts: PartsConfig = PartsConfig()
-    latent_size: int = Field(
-        default=64, ge=4, le=256, description="Side of the latents for which weights without a pose encoder get one: preprocess.size / 8."
-    )
-    pose_kinds: tuple[Literal["keypoints", "iuv"], ...] = Field(default=("keypoints", "iuv"), min_length=1, description="Pose conditions (S, A.1).")
-    sampling_steps: int = Field(default=50, ge=1, le=1000, description="DDIM steps (paper: 50).")
-    guidance_scale: float = Field(default=6.0, ge=1, le=50, description="Classifier-free guidance; 1 switches it off (VideoComposer: 6.0).")
-    window: int = Field(default=16, ge=2, le=256, description="Frames denoised together (paper: 16).")
-    stride: int = Field(default=8, ge=1, le=256, description="Frames between windows (paper: 8).")
-    window_batch: int = Field(default=4, ge=1, le=1024, description="Windows of one denoising step in one batch.")
-
-    @model_validator(mode="after")
-    def _stride_fits_window(self) -> DiffusionConfig:
-        if self.stride > self.window:
-            raise ValueError(f"diffusion.stride = {self.stride} leaves gaps: it must be at most diffusion.window = {self.window}")
-        return self
-
-    @model_validator(mode="after")
-    def _only_sd15_takes_a_motion_adapter(self) -> DiffusionConfig:
-        if self.parts.motion_adapter is not None and self.preset != "sd15":
-            raise ValueError(f"diffusion.parts.motion_adapter has no place in diffusion.preset = {self.preset!r}: leave it out, or take preset sd15")
-        return self
-
-
 class PretrainConfig(Section):
     num_performers: int = Field(
         default=400, ge=1, le=999_999, description="Rendered performers, seeds 0 .. n-1; seeds of 1,000,000 and above are never used."
@@ -171,6 +132,8 @@ class FinetuneConfig(Section):
     )
     nvme_path: Path | None = Field(default=None, description="Folder on a fast local disk, for offload = nvme.")
     num_workers: int = Field(default=1, ge=1, le=1024, description="Workers per performer; more than one trains in a Ray Train TorchTrainer.")
+    batch_clips: int | None = Field(default=None, ge=1, le=65_536, description="Clips per step over all workers; none: one a worker (paper: 1).")
+    cache_gib: float = Field(default=1.0, ge=0, le=1024, description="Host memory of a worker for frames' pose maps and references, in GiB.")
     max_concurrent: int = Field(default=1, ge=1, le=10_000, description="Performers finetuned at once.")
     max_per_tenant: int | None = Field(default=None, ge=1, le=10_000, description="Performers of one tenant finetuned at once; none: no cap.")
     checkpoint_every: int = Field(default=50, ge=1, le=1_000_000, description="Steps between checkpoints.")
@@ -178,6 +141,17 @@ class FinetuneConfig(Section):
         default=None, ge=1, le=1_000_000, description="Denoiser steps between videos of held-out frames for the tracker; none: no videos."
     )
     max_failures: int = Field(default=1, ge=0, le=100, description="Retries of a performer that failed for a reason other than its input.")
+
+    @model_validator(mode="after")
+    def _workers_share_the_batch(self) -> FinetuneConfig:
+        if self.batch_clips is not None and self.batch_clips % self.num_workers:
+            raise ValueError(f"finetune.batch_clips = {self.batch_clips} must be a multiple of finetune.num_workers = {self.num_workers}")
+        return self
+
+    @property
+    def clips_per_worker(self) -> int:
+        """Clips whose gradients a worker adds up for one step."""
+        return (self.batch_clips or self.num_workers) // self.num_workers
 
 
 class HashGridConfig(Section):

@@ -52,7 +52,9 @@ class _SpatialEncoder(nn.Module):
         self.conv_out = nn.Conv2d(hidden, out_channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.adaptive_avg_pool2d(F.silu(self.conv_in(x)), 4 * self.latent_size)
+        x, size = F.silu(self.conv_in(x)), 4 * self.latent_size
+        if x.shape[-2:] != (size, size):  # pooling to the same size copies, at the cost of a convolution
+            x = F.adaptive_avg_pool2d(x, size)
         return self.conv_out(F.silu(self.conv_mid(x)))
 
 

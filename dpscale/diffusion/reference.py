@@ -99,22 +99,38 @@ class ReferencePictures:
     background: UInt8[np.ndarray, "H W 3"]
 
 
+@dataclass(frozen=True)
+class Sources:
+    """The known frames that one new frame is drawn from, nearest pose first."""
+
+    frames: Int[np.ndarray, " S"]
+    distance: Float[np.ndarray, " S"]
+    """How far each one's pose is (keypoint_distance)."""
+
+
 def reference_pictures(
     known: KnownFrames, keypoints: Float[np.ndarray, "N 18 3"], iuv: UInt8[np.ndarray, "N H W 3"], usable: Bool[np.ndarray, "N K"] | None = None
 ) -> ReferencePictures:
     """Known frames warped to a pose. `usable[n, k]`: whether frame n may take from known frame k (none: all may).
 
     Raises ValueError where a frame has nothing to take from."""
-    usable = np.ones((len(iuv), len(known)), bool) if usable is None else usable
+    sources = nearest_sources(known, keypoints, usable)
+    warped = np.empty((len(iuv), *known.frames.shape[1:]), np.uint8)
+    for n, here in enumerate(iuv):
+        warped[n] = warped_picture(known, sources[n], here)
+    return ReferencePictures(warped, known.background)
+
+
+def nearest_sources(known: KnownFrames, keypoints: Float[np.ndarray, "N 18 3"], usable: Bool[np.ndarray, "N K"] | None = None) -> list[Sources]:
+    """What each of N frames is drawn from: of the usable known frames the NUM_SOURCES with the nearest poses.
+
+    Raises ValueError where a frame has nothing to take from."""
+    usable = np.ones((len(keypoints), len(known)), bool) if usable is None else usable
     if not usable.any(1).all():
         raise ValueError("a frame has no usable known frame")
     distance = keypoint_distance(known.keypoints, keypoints, known.frames.shape[1:3])
-    warped = np.empty((len(iuv), *known.frames.shape[1:]), np.uint8)
-    for n, here in enumerate(iuv):
-        sources = np.flatnonzero(usable[n])
-        sources = sources[np.argsort(distance[n, sources], kind="stable")[:NUM_SOURCES]]
-        warped[n] = _warp(known, sources, distance[n, sources], here)
-    return ReferencePictures(warped, known.background)
+    nearest = np.argsort(np.where(usable, distance, np.inf), axis=1, kind="stable")[:, :NUM_SOURCES]
+    return [Sources(order[may[order]], row[order[may[order]]]) for order, may, row in zip(nearest, usable, distance, strict=True)]
 
 
 def apart(num_frames: int, gap: int) -> Bool[np.ndarray, "N N"]:
@@ -124,10 +140,9 @@ def apart(num_frames: int, gap: int) -> Bool[np.ndarray, "N N"]:
     return away > np.minimum(gap, away.max(1, keepdims=True) - 1)
 
 
-def _warp(
-    known: KnownFrames, sources: Int[np.ndarray, " S"], distance: Float[np.ndarray, " S"], iuv: UInt8[np.ndarray, "H W 3"]
-) -> UInt8[np.ndarray, "H W 3"]:
+def warped_picture(known: KnownFrames, where: Sources, iuv: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     """Each body pixel takes the colours nearest on the surface; those of a source with a farther pose must be that much nearer."""
+    sources, distance = where.frames, where.distance
     body = iuv[..., 0] > 0
     there = np.argwhere(known.person[sources])
     if not body.any() or not len(there):

@@ -118,6 +118,7 @@ class DeepSpeedEngine:
 
         self.parameters, self.disk = part.parameters, disk
         self.stage: int = settings["zero_optimization"]["stage"]
+        self._accumulating = False
         groups = part.groups(weight_decay)
         for group in groups:
             group["params"].sort(key=_size, reverse=True)  # zero_offload.SUB_GROUP says why
@@ -131,10 +132,16 @@ class DeepSpeedEngine:
             self._load_moments(state)
 
     def backward(self, loss: Tensor) -> None:
-        self.engine.backward(loss)
+        if self._accumulating:
+            self.engine.step()  # between the clips of one update it only counts them
+            if self.stage > 0:
+                self.engine.optimizer.clear_backward_seen_flag()  # as engine.forward does: without it ZeRO-3 keeps the last clip's gradients alone
+        self.engine.backward(loss, scale_wrt_gas=False)  # the loop has divided
+        self._accumulating = True
 
     def step(self) -> None:
         self.engine.step()
+        self._accumulating = False
 
     def set_lr(self, lr: float) -> None:
         for group in self.engine.optimizer.param_groups:

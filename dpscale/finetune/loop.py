@@ -17,7 +17,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class Engine(Protocol):
     """Turns losses into updates."""
 
-    def backward(self, loss: Tensor) -> None: ...
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of `loss` to those since the last update."""
+        ...
 
     def step(self) -> None:
         """One optimiser update; gradients are zero afterwards."""
@@ -42,26 +44,33 @@ def train(
     num_steps: int,
     *,
     start_step: int = 0,
+    accumulate: int = 1,
     save: Callable[[int], object] | None = None,
     log: Callable[[int, float], object] | None = None,
     lr_schedule: Callable[[int], float] | None = None,
 ) -> None:
     """Steps start_step .. num_steps-1. `step(i)` gives the loss of step i; `log(done, loss)` and `save(done)` follow each update.
 
+    With `accumulate` n, step i is the mean of step(n i) .. step(n i + n - 1), one after the other in memory.
+
     Raises FloatingPointError, before the weights are touched, when the loss is not finite."""
     for number in range(start_step, num_steps):
         if lr_schedule is not None:
             engine.set_lr(lr_schedule(number))
-        loss = step(number)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise FloatingPointError(f"the loss is {value} at step {number}: lower the learning rate")
-        engine.backward(loss)
+        value = sum(_backward(engine, step(number * accumulate + part) / accumulate, number) for part in range(accumulate))
         engine.step()
         if log is not None:
             log(number + 1, value)
         if save is not None:
             save(number + 1)
+
+
+def _backward(engine: Engine, loss: Tensor, number: int) -> float:
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the loss is {value} at step {number}: lower the learning rate")
+    engine.backward(loss)
+    return value
 
 
 def every(interval: int, last: int, action: Callable[[int], object]) -> Callable[[int], None]:

@@ -106,7 +106,7 @@ def _phases(config: Config, clip: Clip, model: PoseVideoModel, worker: Worker, v
     denoiser = trainable_denoiser(model.denoiser, finetune.trainable)
     denoiser_step = DenoiserStep(
         model, clip, config.diffusion.pose_kinds, finetune.clip_frames, finetune.condition_dropout, finetune.body_weight, finetune.loss,
-        config.run.seed, worker, finetune.precision,
+        config.run.seed, worker, finetune.precision, int(finetune.cache_gib * 2**30),
     )  # fmt: skip
     decoder_step = DecoderStep(model, clip, finetune.decoder.batch_size, config.run.seed, worker, finetune.precision)
     return [
@@ -147,7 +147,7 @@ def _run_phase(
                 (save if leaving(done) else checkpoint)(done)
                 phase.validate(done)
 
-            train(engine, phase.step, phase.num_steps, start_step=state.step, save=after, log=log)
+            train(engine, phase.step, phase.num_steps, start_step=state.step, accumulate=finetune.clips_per_worker, save=after, log=log)
             tensors = engine.state()
         if worker.rank == 0:
             install(phase.part, averaged_parameters(tensors))

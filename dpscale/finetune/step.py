@@ -15,10 +15,9 @@ from torch import Tensor
 from dpscale.config.schema import FinetuneConfig
 from dpscale.data.seeds import derive
 from dpscale.data.types import Clip, InputError
-from dpscale.diffusion.conditions import Conditions, pose_maps
 from dpscale.diffusion.loss import body_weights, diffusion_loss
-from dpscale.diffusion.reference import KnownFrames, apart, known_frames, reference_pictures
 from dpscale.diffusion.weights import PoseVideoModel
+from dpscale.finetune.frame_conditions import FrameConditions
 from dpscale.finetune.memory import autocast
 
 
@@ -39,8 +38,8 @@ ALONE = Worker()
 
 
 def num_steps(finetune: FinetuneConfig, num_train: int, world_size: int) -> int:
-    """`epochs` passes over the training frames: a step sees clip_frames of them on each worker (METHOD 2)."""
-    steps = math.ceil(finetune.epochs * num_train / (finetune.clip_frames * world_size))
+    """`epochs` passes over the training frames: a step sees clip_frames of them in each clip of each worker (METHOD 2)."""
+    steps = math.ceil(finetune.epochs * num_train / (finetune.clip_frames * finetune.clips_per_worker * world_size))
     return steps if finetune.max_steps is None else min(steps, finetune.max_steps)
 
 
@@ -63,13 +62,15 @@ class DenoiserStep:
     seed: int
     worker: Worker = ALONE
     precision: Literal["fp32", "bf16"] = "fp32"
+    cache_bytes: int = 2**30
+    """Of host memory for conditions of frames."""
 
     def __call__(self, step: int) -> Float[Tensor, ""]:
         generator = torch.Generator().manual_seed(derive(self.seed, "finetune", self.clip.performer, self.worker.sample(step)))
         frames = sample_frames(self.clip.num_train, self.clip_frames, generator)
         dropped = float(torch.rand((), generator=generator)) < self.condition_dropout
         gap = int(torch.randint(max(1, self.clip.num_train // 4), (), generator=generator))
-        conditions = self._conditions(frames.numpy(), gap)
+        conditions = self._conditions_of(frames.numpy(), gap)
         latents = self._tensor(self.clip.latents[frames.numpy()]).transpose(0, 1)[None]
         if dropped:
             conditions = conditions.without_identity()
@@ -78,23 +79,8 @@ class DenoiserStep:
             return diffusion_loss(self.model.denoiser, self.model.noise_schedule, latents, conditions, generator, weight, self.loss)
 
     @cached_property
-    def _known(self) -> KnownFrames:
-        """The training frames; like those held out, a frame is made from others, so that training asks what use will ask."""
-        return known_frames(self.clip)
-
-    def _conditions(self, frames: Int[np.ndarray, " F"], gap: int) -> Conditions:
-        """Who: embedding of I_ref, frame 0, and looks from training frames more than `gap` away. What: the pose in `frames`."""
-        pose = self.clip.pose.at(frames)
-        maps = pose_maps(pose, self.pose_kinds, self.model.denoiser.pose_encoder.resolution)
-        references = None
-        if self.model.denoiser.use_reference:
-            usable = apart(self.clip.num_train, gap)[frames]
-            references = self.model.encode_references(reference_pictures(self._known, pose.keypoints, pose.iuv, usable)).latents
-        return Conditions(
-            pose_maps={kind: m[None].to(self.worker.device) for kind, m in maps.items()},
-            image_embedding=self._tensor(self.clip.image_embedding)[None, None],
-            reference_latents=references,
-        )
+    def _conditions_of(self) -> FrameConditions:
+        return FrameConditions(self.model, self.clip, self.pose_kinds, self.worker.device, self.cache_bytes)
 
     def _weight(self, frames: Int[np.ndarray, " F"], size: tuple[int, int]) -> Float[Tensor, "1 1 F h w"] | None:
         if self.body_weight == 0:

@@ -31,7 +31,7 @@ def deepspeed_settings(
     pin_memory: bool = False,
     nvme_folder: Path | None = None,
 ) -> dict[str, Any]:
-    """DeepSpeed's settings for one clip per worker and step, in fp32.
+    """DeepSpeed's settings for `clips_per_worker` clips per worker and step, one at a time, in fp32.
 
     `cpu_adam`: DeepSpeed's CPUAdam can be loaded here; without it torch's AdamW updates offloaded states (slower, same formula).
     `largest_parameter`: elements of the model's largest tensor; buffers are as small as it allows. `pin_memory`: page-locked host memory,
@@ -39,8 +39,8 @@ def deepspeed_settings(
     offloads = finetune.offload != "none"
     return {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "train_batch_size": world_size,
+        "gradient_accumulation_steps": finetune.clips_per_worker,
+        "train_batch_size": world_size * finetune.clips_per_worker,
         "steps_per_print": 2**31 - 1,
         "optimizer": {"type": "AdamW", "params": {"lr": lr, "torch_adam": not (offloads and cpu_adam), "weight_decay": finetune.weight_decay}},
         "gradient_clipping": 0.0,  # DeepSpeed would clip to norm 1 unasked

@@ -92,3 +92,15 @@ def test_two_workers_average_their_clips(tmp_path: Path):
     expected = {f"denoiser.{name}": t for name, t in twin(trainable_denoiser(model.denoiser, "temporal"), denoise, 3).items()}
     expected |= {f"decoder.{name}": t for name, t in twin(trainable_decoder(model), decode, 4).items()}
     assert_close(deltas(layout, "ann"), expected)
+
+
+def test_one_worker_and_two_give_the_same_weights_from_equal_batches(tmp_path: Path):
+    found = []
+    for num_workers in (1, 2):
+        config, layout, _ = small_run(tmp_path / str(num_workers), ("ann",), num_workers=num_workers, batch_clips=2)
+        (outcome,) = finetune(config, layout, ["ann"], NullTracker())
+        assert outcome.error is None
+        card = json.loads((layout.finetune("ann") / "card.json").read_text())
+        assert (card["num_workers"], card["phases"]["denoiser"]["steps"]) == (num_workers, 3)
+        found.append(deltas(layout, "ann"))
+    assert_close(found[1], found[0])

@@ -49,19 +49,20 @@ class _Widened(nn.Module):
         return (self(x) - x).square().mean()
 
 
-def _run(start: int, end: int, state: State | None, make: MakeEngine, rank: int = 0, world_size: int = 1) -> State:
+def _run(start: int, end: int, state: State | None, make: MakeEngine, rank: int = 0, world_size: int = 1, accumulate: int = 1) -> State:
     module = _Widened()
     with unfrozen(module.part()), closing(make(module.part(), 1e-3, state)) as engine:
-        train(engine, lambda step: module.loss(step, rank, world_size), end, start_step=start)
+        train(engine, lambda step: module.loss(step, rank, world_size), end, start_step=start, accumulate=accumulate)
         return engine.state()
 
 
-def _plain_torch() -> State:
-    return _run(0, 6, None, lambda part, lr, state: TorchEngine(part.parameters, part.groups(0.01), lr, state))
+def _plain_torch(accumulate: int = 1) -> State:
+    return _run(0, 6, None, lambda part, lr, state: TorchEngine(part.parameters, part.groups(0.01), lr, state), accumulate=accumulate)
 
 
-def _engines(offload: str, folder: Path, world_size: int = 1) -> MakeEngine:
-    return deepspeed_engines(Config(finetune=FinetuneConfig.model_validate({"offload": offload, "nvme_path": folder / "disk"})), world_size)
+def _engines(offload: str, folder: Path, world_size: int = 1, batch_clips: int | None = None) -> MakeEngine:
+    settings = {"offload": offload, "nvme_path": folder / "disk", "batch_clips": batch_clips}
+    return deepspeed_engines(Config(finetune=FinetuneConfig.model_validate(settings)), world_size)
 
 
 def _in_processes(number: int, folder: Path, job: Callable[..., Any], *arguments: object) -> Any:
@@ -105,7 +106,8 @@ def _every_level(rank: int, world_size: int, folder: Path) -> dict[str, Any]:
             continue
         for offload in [o for o, wants in LEVELS if wants == wants_cpu_adam and (o != "nvme" or has_async_io)]:
             make = _engines(offload, folder)
-            states[f"{offload}-{wants_cpu_adam}"] = _run(0, 6, None, make), _run(3, 6, _run(0, 3, None, make), make)
+            accumulated = _run(0, 6, None, _engines(offload, folder, batch_clips=2), accumulate=2)
+            states[f"{offload}-{wants_cpu_adam}"] = _run(0, 6, None, make), _run(3, 6, _run(0, 3, None, make), make), accumulated
         if has_async_io:
             states[f"chain-{wants_cpu_adam}"] = _chain(folder)
     left = list((folder / "disk").iterdir()) if has_async_io else []
@@ -141,8 +143,9 @@ def assert_close(found: State, expected: State, atol: float = 1e-6) -> None:
 def test_every_level_agrees_with_plain_torch_and_resumes_to_the_bit(levels: dict[str, Any], offload: str, cpu_adam: bool):
     if f"{offload}-{cpu_adam}" not in levels["states"]:
         pytest.skip(SKIP[cpu_adam])
-    whole, resumed = levels["states"][f"{offload}-{cpu_adam}"]
+    whole, resumed, accumulated = levels["states"][f"{offload}-{cpu_adam}"]
     assert_close(whole, _plain_torch())
+    assert_close(accumulated, _plain_torch(accumulate=2))
     assert torch.equal(whole["parameter.conv_in.weight"][:, :4], _Widened().conv_in.weight[:, :4])
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
     assert int(whole["step"]) == 6

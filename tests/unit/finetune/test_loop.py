@@ -72,6 +72,14 @@ def test_lr_schedule_sets_every_step():
     assert torch.equal(line.weight, once.weight)
 
 
+def test_accumulated_losses_are_their_mean():
+    whole, parts, losses = Line(), Line(), []
+    train(whole.engine, lambda step: (whole.step(2 * step) + whole.step(2 * step + 1)) / 2, 4)
+    train(parts.engine, parts.step, 4, accumulate=2, log=lambda done, loss: losses.append(loss))
+    torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-6, atol=1e-6)
+    assert losses[0] == pytest.approx(float((Line().step(0) + Line().step(1)).detach()) / 2)
+
+
 def test_loss_that_is_not_finite_stops_before_the_weights_change():
     line = Line()
     with pytest.raises(FloatingPointError, match="step 0: lower the learning rate"):

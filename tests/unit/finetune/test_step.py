@@ -33,6 +33,8 @@ def clip(model):
         ({"max_steps": 100}, 1440, 1, 100),
         ({"epochs": 0.5}, 80, 1, 5),
         ({}, 3, 1, 4),
+        ({"batch_clips": 2}, 1440, 1, 900),  # one worker or two: equal batches, equal steps
+        ({"batch_clips": 6, "num_workers": 3}, 1440, 3, 300),
     ],
 )
 def test_epochs_count_frames(settings: dict, num_train: int, world_size: int, expected: int):
@@ -66,6 +68,17 @@ def test_loss_is_a_function_of_seed_performer_and_sample(model, clip):
     assert loss(3) != loss(3, seed=8)
     assert loss(3) != loss(3, clip=replace(clip, performer="bob"))
     assert loss(1, worker=Worker(1, 2)) == loss(3)  # two workers take the samples 0 1 | 2 3 | ...
+
+
+def test_what_is_kept_between_steps_changes_no_loss_to_the_bit(model, clip):
+    def losses(steps: range, **changes: object) -> list[float]:
+        step = replace(DenoiserStep(model, clip, KINDS, 4, 0.1, 1.0, "l2", seed=7), **changes)
+        return [float(step(number).detach()) for number in steps]
+
+    whole = losses(range(12))
+    assert losses(range(12), cache_bytes=0) == whole
+    assert losses(range(12), cache_bytes=100_000) == whole  # some are kept, some forgotten
+    assert losses(range(7, 12)) == whole[7:]  # as a resumed run takes them, with nothing kept yet
 
 
 def test_never_sees_the_held_out_frames(model, clip):

@@ -38,6 +38,12 @@ def test_levels(offload: str, world_size: int, stage: int, optimizer: dict | Non
     assert settings["optimizer"]["params"] == {"lr": 1e-4, "weight_decay": 0.01, "torch_adam": offload == "none"}
 
 
+def test_workers_share_the_batch():
+    settings = deepspeed_settings(FinetuneConfig(batch_clips=6, num_workers=2), 2, lr=1e-4, cpu_adam=False, largest_parameter=1)
+    sizes = [settings[name] for name in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")]
+    assert sizes == [6, 1, 3]
+
+
 @pytest.mark.parametrize("offload", ["none", "optimizer", "parameters", "nvme"])
 def test_falls_back_to_torch_adamw_without_cpu_adam(offload: str):
     settings = settings_of(offload, cpu_adam=False)
