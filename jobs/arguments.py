@@ -19,6 +19,7 @@ JOBS = {
     "inspect": "list preprocessed clips, check every row, draw contact sheets",
     "export": "write one finetuned performer as a model folder in diffusers' format",
     "synth": "write rendered performers: mp4 and exact truth",
+    "plan": "memory that finetuning needs, and which level of offload fits a GPU",
     "pretrain": "train the packaged base model on rendered performers",
 }
 
@@ -45,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
         job.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, for example finetune.lr=1e-5; repeatable")
         job.add_argument("--out", type=Path, metavar="DIR", help="run folder, instead of <run.root>/<run.name>")
         job.add_argument("--dry-run", action="store_true", help="print the resolved settings and what is left to do, then stop")
+        if name == "plan":
+            job.add_argument("--gpu-gib", action="append", type=float, metavar="GIB", help="memory of a GPU, repeatable; none: 24, 40 and 80")
+            job.add_argument("--json", type=Path, metavar="FILE", help="the figures in bytes")
         if name in ("personalize", "demo", "preprocess"):
             job.add_argument("--retry-quarantined", action="store_true", help="try clips again that an earlier run found unusable")
         if name == "export":

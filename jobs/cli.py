@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return import_module("jobs.dry_run").run(config)
         if arguments.job == "export":
             return import_module("jobs.export").run(config, arguments.exported, arguments.to)
+        if arguments.job == "plan":
+            return import_module("jobs.plan").run(config, arguments.gpu_gib, arguments.json)
         if getattr(arguments, "retry_quarantined", False):
             RunLayout.of(config).quarantine.unlink(missing_ok=True)
         return import_module(f"jobs.{arguments.job}").run(config)

@@ -7,7 +7,7 @@ import json
 from dpscale.config.load import resolved
 from dpscale.config.schema import Config
 from dpscale.data.layout import RunLayout
-from jobs.plan import STAGES, pieces
+from jobs.pieces import STAGES, pieces
 from jobs.run_folder import check_unchanged
 
 

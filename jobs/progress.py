@@ -13,7 +13,7 @@ from rich.text import Text
 from dpscale.config.schema import Config
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import Outcome
-from jobs.plan import pieces
+from jobs.pieces import pieces
 
 
 class Progress:

@@ -11,7 +11,7 @@ from dpscale.config.schema import Config
 from jobs.footage_names import drive, performer
 
 CONFIGS = Path(__file__).parent / "configs"
-DEFAULT_CONFIGS = {"demo": "demo.toml"}
+DEFAULT_CONFIGS = {"demo": "demo.toml", "plan": "sd21.toml"}
 """Of the other jobs: tiny.toml."""
 NEEDS_PERFORMERS = ("personalize", "demo", "preprocess", "finetune", "optimize", "evaluate", "report")
 TAKES_PERFORMERS = tuple(job for job in NEEDS_PERFORMERS if job != "demo")

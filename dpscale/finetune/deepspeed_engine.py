@@ -19,6 +19,7 @@ from dpscale.data.types import InputError
 from dpscale.finetune.loop import MOMENTS, Engine, engine_state, load_moments, load_parameters
 from dpscale.finetune.performer import MakeEngine
 from dpscale.finetune.trainable import TrainablePart
+from dpscale.finetune.training_phases import TracedPhase
 from dpscale.finetune.zero_offload import deepspeed_settings
 
 log = logging.getLogger(__name__)
@@ -206,3 +207,18 @@ def _size(parameter: Tensor) -> int:
 
 def _on_cpu(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+def estimated_states(offload: str, phase: TracedPhase, workers: int) -> tuple[int, int]:
+    """DeepSpeed's own estimate, in bytes on each GPU and on the host, of all workers on one node: states of what trains, no activations.
+
+    It counts 16-bit weights and knows no frozen ones: theirs, four bytes each, are added where they lie."""
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+    frozen, trained = phase.weights - phase.trained, phase.trained // 4
+    if offload == "parameters":
+        host, gpu, _ = estimate_zero3_model_states_mem_needs(trained, phase.largest // 4, num_gpus_per_node=workers)
+        return gpu, host + frozen
+    host, gpu = estimate_zero2_model_states_mem_needs(trained, num_gpus_per_node=workers, cpu_offload=offload == "optimizer")
+    return gpu + frozen, host

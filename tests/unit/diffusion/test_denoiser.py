@@ -4,21 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditionModel, UNet3DConditionModel
+from diffusers import DDIMScheduler, UNet3DConditionModel
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from dpscale.diffusion.backbones import motion_unet
+from dpscale.config.schema import DiffusionConfig
 from dpscale.diffusion.conditions import POSE_CHANNELS
-from dpscale.diffusion.denoiser import PoseDenoiser, VideoUNet, widen_input, without_temporal_layers
+from dpscale.diffusion.denoiser import PoseDenoiser, widen_input, without_temporal_layers
 from dpscale.diffusion.pose_encoder import PoseEncoder
+from dpscale.diffusion.untrained import UntrainedModel, untrained_model
 from dpscale.diffusion.weights import tiny_model
 from dpscale.finetune.trainable import trainable_denoiser
 from tests.unit.diffusion.models import CHANNELS, LATENT, random_conditions, small_model
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
-PUBLISHED_WIDTHS = (320, 640, 1280, 1280)
-"""Of Stable Diffusion's and ModelScope's UNets. Below, real configs are built without storage."""
 
 
 def _published_unet():
@@ -97,39 +95,18 @@ def test_silent_temporal_layers_may_be_skipped():
     assert torch.equal(whole, again)
 
 
-def modelscope_unet() -> UNet3DConditionModel:
-    return UNet3DConditionModel(
-        sample_size=32, block_out_channels=PUBLISHED_WIDTHS, layers_per_block=2, cross_attention_dim=1024, attention_head_dim=64
-    )
-
-
-def animated_sd15() -> VideoUNet:
-    unet = UNet2DConditionModel(
-        sample_size=64, block_out_channels=PUBLISHED_WIDTHS, layers_per_block=2, cross_attention_dim=768, attention_head_dim=8
-    )
-    return motion_unet(unet, MotionAdapter(block_out_channels=PUBLISHED_WIDTHS))
-
-
-def vision(width: int, layers: int, embedding: int) -> CLIPVisionModelWithProjection:
-    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers, "num_attention_heads": 16, "patch_size": 14}
-    return CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes, image_size=224, projection_dim=embedding))
-
-
-def autoencoder() -> AutoencoderKL:
-    down, up = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
-    return AutoencoderKL(block_out_channels=(128, 256, 512, 512), down_block_types=down, up_block_types=up, layers_per_block=2, sample_size=512)
-
-
 def row(name: str, parameters: Iterable[nn.Parameter]) -> str:
     return f"| {name} | {sum(p.numel() for p in parameters):,} |"
 
 
-@pytest.mark.parametrize(("preset", "make_unet"), [("sd21", modelscope_unet), ("sd15", animated_sd15)])
-def test_the_document_counts_the_denoisers(preset, make_unet):
+def published(preset: str) -> UntrainedModel:
     with torch.device("meta"):
-        unet, pose_encoder = make_unet(), PoseEncoder(dict(POSE_CHANNELS))
-        widen_input(unet, 8)
-    denoiser = PoseDenoiser(unet, pose_encoder, DDIMScheduler())
+        return untrained_model(DiffusionConfig(preset=preset))
+
+
+@pytest.mark.parametrize("preset", ["sd21", "sd15"])
+def test_the_document_counts_the_denoisers(preset):
+    denoiser = published(preset).denoiser
     part = trainable_denoiser(denoiser, "temporal")
     assert row(f"`{preset}`: denoiser with pose encoder", denoiser.parameters()) in DOCUMENT
     assert row(f"`{preset}`: of them trained, `temporal`", part.parameters.values()) in DOCUMENT
@@ -139,7 +116,7 @@ def test_the_document_counts_the_denoisers(preset, make_unet):
 
 
 def test_the_document_counts_the_encoders():
-    with torch.device("meta"):
-        models = {"AutoencoderKL of SD 1.5 and 2.1": autoencoder(), "OpenCLIP ViT-H/14, vision with projection": vision(1280, 32, 1024),
-                  "CLIP ViT-L/14, vision with projection": vision(1024, 24, 768)}  # fmt: skip
+    models = {"AutoencoderKL of SD 1.5 and 2.1": published("sd21").autoencoder,
+              "OpenCLIP ViT-H/14, vision with projection": published("sd21").image_encoder,
+              "CLIP ViT-L/14, vision with projection": published("sd15").image_encoder}  # fmt: skip
     assert all(row(name, model.parameters()) in DOCUMENT for name, model in models.items())
