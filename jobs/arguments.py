@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from jobs.settings import TAKES_PERFORMERS
+from jobs.special_arguments import BESIDE_CONFIG, WITHOUT_CONFIG
 
 JOBS = {
     "personalize": "the whole pipeline: preprocess, finetune, optimize, evaluate, report",
@@ -29,16 +30,8 @@ def parser() -> argparse.ArgumentParser:
     jobs = top.add_subparsers(dest="job", required=True, metavar="JOB")
     for name, text in JOBS.items():
         job = jobs.add_parser(name, help=text, description=text)
-        if name == "inspect":
-            job.add_argument("folder", type=Path, metavar="DIR", help="run folder, its shards/ or one shard")
-            job.add_argument("--out", type=Path, metavar="DIR", help="folder for the contact sheets; none: beside each shard")
-            continue
-        if name == "ingest":
-            job.add_argument(
-                "folder", type=Path, metavar="DIR|TABLE", help="folder of videos, TikTok dataset, folders of daily videos, or a table of clips"
-            )
-            job.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for clips.parquet; none: this one")
-            job.add_argument("--kind", default="auto", choices=("auto", "manifest", "tiktok", "daily", "clips"), help="the layout; auto: recognised")
+        if name in WITHOUT_CONFIG:
+            WITHOUT_CONFIG[name](job)
             continue
         job.add_argument(
             "config", nargs="?", type=Path, metavar="CONFIG.toml", help="settings, or config.json of a run; none: a preset of jobs/configs"
@@ -46,14 +39,10 @@ def parser() -> argparse.ArgumentParser:
         job.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, for example finetune.lr=1e-5; repeatable")
         job.add_argument("--out", type=Path, metavar="DIR", help="run folder, instead of <run.root>/<run.name>")
         job.add_argument("--dry-run", action="store_true", help="print the resolved settings and what is left to do, then stop")
-        if name == "plan":
-            job.add_argument("--gpu-gib", action="append", type=float, metavar="GIB", help="memory of a GPU, repeatable; none: 24, 40 and 80")
-            job.add_argument("--json", type=Path, metavar="FILE", help="the figures in bytes")
+        if name in BESIDE_CONFIG:
+            BESIDE_CONFIG[name](job)
         if name in ("personalize", "demo", "preprocess"):
             job.add_argument("--retry-quarantined", action="store_true", help="try clips again that an earlier run found unusable")
-        if name == "export":
-            job.add_argument("--performer", dest="exported", required=True, metavar="NAME", help="whose finetuned model")
-            job.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder for the model: a new or an empty one")
         if name in TAKES_PERFORMERS:
             job.add_argument("--performer", action="append", default=[], metavar="NAME=CLIP.mp4", help="one more performer; repeatable")
             job.add_argument(

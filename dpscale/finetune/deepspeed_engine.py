@@ -212,12 +212,12 @@ def _on_cpu(tensor: Tensor) -> Tensor:
 def estimated_states(offload: str, phase: TracedPhase, workers: int) -> tuple[int, int]:
     """DeepSpeed's own estimate, in bytes on each GPU and on the host, of all workers on one node: states of what trains, no activations.
 
-    It counts 16-bit weights and knows no frozen ones: theirs, four bytes each, are added where they lie."""
+    It counts 16-bit weights and knows no frozen ones: theirs, four bytes each, are added where they lie. With nvme the disk holds the host's."""
     from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 
     frozen, trained = phase.weights - phase.trained, phase.trained // 4
-    if offload == "parameters":
+    if offload in ("parameters", "nvme"):
         host, gpu, _ = estimate_zero3_model_states_mem_needs(trained, phase.largest // 4, num_gpus_per_node=workers)
         return gpu, host + frozen
     host, gpu = estimate_zero2_model_states_mem_needs(trained, num_gpus_per_node=workers, cpu_offload=offload == "optimizer")

@@ -12,24 +12,25 @@ from dpscale.config.load import check, merged, parse_override
 from dpscale.config.schema import Config
 from dpscale.data.types import InputError
 from dpscale.finetune.training_phases import TracedPhase, TracedTraining, traced_training
+from dpscale.finetune.zero_offload import OPTIMIZER_BUFFERS, PARAMETER_BUFFERS
 
 GIB = 2**30
-LEVELS = ("none", "optimizer", "parameters")
+LEVELS = ("none", "optimizer", "parameters", "nvme")
 """finetune.offload, the fastest first."""
 _CHECKPOINTING, _BF16 = "finetune.gradient_checkpointing=true", "finetune.precision=bf16"
 _REMEDIES = (
-    (_BF16,),
     (_CHECKPOINTING,),
+    (_BF16,),
     (_BF16, _CHECKPOINTING),
     (_BF16, _CHECKPOINTING, "finetune.decoder.batch_size=1"),
     (_BF16, _CHECKPOINTING, "finetune.decoder.batch_size=1", "finetune.clip_frames=4"),
 )
-"""Settings that make a step smaller, what costs least first; the first three change no sample."""
-_BUCKET = 4 * 500_000_000
-"""DeepSpeed's reduce_bucket_size, in fp32: allocated whole, however little trains."""
+"""Settings that make a step smaller: first what changes no result. bf16 is counted by the CPU's rules, which is less than CUDA takes."""
 _LIVE = 4 * (1_000_000_000 // 2 + 50_000_000)
 """Weights that ZeRO-3 keeps on the device: those used again within stage3_max_reuse_distance, which counts forward and backward, and the
 prefetch bucket."""
+_OFFLOADED = {"optimizer": 5, "parameters": 6, "nvme": 1}
+"""Copies of what trains in host memory: master weights, gradients, moments and what updates them, parameters; with nvme gradients alone."""
 _RESERVED = 1 * GIB
 """Of a GPU: context, libraries' workspaces (ours)."""
 _FRAGMENTS = 1.05
@@ -111,18 +112,24 @@ def _need(offload: str, phase: TracedPhase, other: TracedPhase, workers: int, av
     checkpoint = 3 * phase.trained
     if offload == "none":
         return _on_device(phase, resident, copies, checkpoint, workers)
-    buckets = _BUCKET + phase.largest
-    weights = resident if offload == "optimizer" else resident - phase.weights + min(phase.weights, _LIVE)
-    offloaded = (5 if offload == "optimizer" else 6) * phase.trained // workers
+    buckets = 2 * phase.largest  # DeepSpeed's reduce bucket is as large as the largest tensor, and so is what is flattened into it
+    weights = resident if offload == "optimizer" else resident - phase.weights + min(phase.weights, _live(offload, phase))
+    offloaded = _OFFLOADED[offload] * phase.trained // workers
     if offload == "parameters":
         offloaded += (phase.weights - phase.trained + other.weights - other.trained) // workers
+    if offload == "nvme":
+        offloaded += (OPTIMIZER_BUFFERS + PARAMETER_BUFFERS) * phase.largest
     peak = weights + copies + buckets + phase.step.peak_without_gradients
     return Need(weights, copies + buckets, phase.step.activations, peak, offloaded + checkpoint)
 
 
+def _live(offload: str, phase: TracedPhase) -> int:
+    return _LIVE if offload == "parameters" else PARAMETER_BUFFERS * phase.largest
+
+
 def _resident(offload: str, other: TracedPhase) -> int:
     """Weights of the part that does not train now. Once ZeRO-3 has trained the denoiser, only its trained part is on the device again."""
-    return other.trained if offload == "parameters" and other.name == "denoiser" else other.weights
+    return other.trained if offload in ("parameters", "nvme") and other.name == "denoiser" else other.weights
 
 
 def _on_device(phase: TracedPhase, resident: int, copies: int, checkpoint: int, workers: int) -> Need:
@@ -133,7 +140,7 @@ def _on_device(phase: TracedPhase, resident: int, copies: int, checkpoint: int, 
         # AdamW's update takes a root of the second moment for all tensors at once, DeepSpeed's reduction a flat copy of the gradients.
         update = 2 * trained
     else:
-        states = copies + 3 * share + _BUCKET
+        states = copies + 3 * share + phase.largest
         update = trained + 2 * share
     peak = resident + states + max(phase.step.peak, update)
     return Need(resident, states + trained, phase.step.activations, peak, checkpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Mapping
 
@@ -21,6 +22,10 @@ TRAIN_ENVIRONMENT = {
 }
 
 
+_M_MMAP_THRESHOLD = -3
+"""Its number in glibc's malloc.h."""
+
+
 def set_defaults(environment: Mapping[str, str]) -> None:
     """Environment variables that the user did not set."""
     for name, value in environment.items():
@@ -33,3 +38,13 @@ def prepare_process(config: Config) -> None:
     os.environ.setdefault("LOCAL_RANK", "0")
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if config.finetune.offload == "nvme":
+        give_back_at_once()
+
+
+def give_back_at_once() -> None:
+    """Freed tensors of 1 MiB and more go back to the system from now on. glibc keeps them otherwise, and what lies on the disk would be kept in
+    memory as well. On a system without mallopt nothing happens."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 2**20)

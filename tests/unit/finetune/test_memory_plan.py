@@ -28,9 +28,10 @@ def test_without_offload_one_worker_holds_everything():
 
 def test_each_level_takes_less_of_the_gpu_and_more_of_the_host():
     found = levels(config(), TRACED)
-    assert [level.offload for level in found] == ["none", "optimizer", "parameters"]
-    assert found[0].gpu > found[1].gpu > found[2].gpu
+    assert [level.offload for level in found] == ["none", "optimizer", "parameters", "nvme"]
+    assert found[0].gpu > found[1].gpu > found[2].gpu > found[3].gpu
     assert found[0].host < found[1].host < found[2].host
+    assert found[3].host < found[1].host  # the states are on the disk
 
 
 def test_workers_share_the_states_and_averages_add_a_copy():
@@ -45,7 +46,7 @@ def test_the_fastest_level_that_fits():
     found = levels(config(), TRACED)
     assert cheapest(found, found[0].gpu) is found[0]
     assert cheapest(found, found[1].gpu) is found[1]
-    assert cheapest(found, found[2].gpu - 1) is None
+    assert cheapest(found, found[3].gpu - 1) is None
 
 
 def test_a_remedy_is_traced_and_fits():
