@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Mapping
 
 import torch
 
 from dpscale.config.schema import Config
+from dpscale.data.heap import keep_heap_small
 
 TUNE_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in the config are relative to where the command was given
@@ -20,10 +20,6 @@ TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default of 2 s is added to the start and the end of every trainer
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
-
-
-_M_MMAP_THRESHOLD = -3
-"""Its number in glibc's malloc.h."""
 
 
 def set_defaults(environment: Mapping[str, str]) -> None:
@@ -39,12 +35,4 @@ def prepare_process(config: Config) -> None:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if config.finetune.offload == "nvme":
-        give_back_at_once()
-
-
-def give_back_at_once() -> None:
-    """Freed tensors of 1 MiB and more go back to the system from now on. glibc keeps them otherwise, and what lies on the disk would be kept in
-    memory as well. On a system without mallopt nothing happens."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 2**20)
+        keep_heap_small()

@@ -18,6 +18,7 @@ import ray
 import ray.data
 
 from dpscale.config.schema import Config
+from dpscale.data.heap import keep_heap_small
 from dpscale.data.layout import RunLayout
 from dpscale.data.remote import ShardStore
 from dpscale.data.types import InputError, Outcome
@@ -128,6 +129,7 @@ class _Actor:
         from dpscale.preprocess import clips, rows
 
         torch.set_num_threads(config.ray.torch_threads)
+        keep_heap_small()
         self.tools, self.steps = clips.Tools(config, layout), [rows.STEPS[name] for name in steps]
 
     def __call__(self, row: Row) -> Iterator[Row]:

@@ -4,21 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from dpscale.config.schema import Config
+from dpscale.config.schema import Config, DiffusionConfig
 from dpscale.data.types import InputError
-from dpscale.diffusion.conditions import POSE_CHANNELS
 from dpscale.diffusion.delta import changed_tensors, load_delta, save_delta, saved_name
-from dpscale.diffusion.denoiser import PoseDenoiser, widen_input
-from dpscale.diffusion.pose_encoder import PoseEncoder
+from dpscale.diffusion.denoiser import PoseDenoiser
+from dpscale.diffusion.untrained import untrained_model
 from dpscale.finetune.lora import adapted, adapted_layers
 from dpscale.finetune.trainable import trainable_denoiser
 from tests.small_performer import small_model
 from tests.unit.diffusion.models import CHANNELS, LATENT, random_conditions
-from tests.unit.diffusion.test_denoiser import animated_sd15, modelscope_unet
 from tests.unit.finetune.test_trainable import expected_temporal
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "export.md").read_text()
@@ -160,12 +157,10 @@ def test_adapters_do_not_go_with_a_denoiser_that_trains_whole():
         Config.model_validate({"finetune": {"lora_rank": 4, "trainable": "all"}})
 
 
-@pytest.mark.parametrize(("preset", "make_unet"), [("sd21", modelscope_unet), ("sd15", animated_sd15)])
-def test_the_document_counts_the_deltas(preset: str, make_unet):
+@pytest.mark.parametrize("preset", ["sd21", "sd15"])
+def test_the_document_counts_the_deltas(preset: str):
     with torch.device("meta"):
-        unet, pose_encoder = make_unet(), PoseEncoder(dict(POSE_CHANNELS))
-        widen_input(unet, 8)
-    denoiser = PoseDenoiser(unet, pose_encoder, DDIMScheduler())
+        denoiser = untrained_model(DiffusionConfig(preset=preset, weights=None)).denoiser
     cells = []
     for rank in (4, 16, 64, None):
         with adapted(denoiser, rank, seed=0):
