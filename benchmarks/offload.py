@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks import arguments, finish
 from dpscale.config.schema import FinetuneConfig
+from dpscale.data.heap import keep_heap_small
 from dpscale.finetune.deepspeed_engine import DeepSpeedEngine, cpu_adam_loads, nvme_folder, require_async_io
 from dpscale.finetune.loop import train
 from dpscale.finetune.trainable import TrainablePart
@@ -35,7 +36,6 @@ _DISK = Path("runs/benchmarks/nvme")
 def main() -> None:
     """One level after the other, each in its own process."""
     given = arguments(__doc__ or "")
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**20))  # else glibc keeps freed tensors: 7.5 instead of 2.3 GiB at nvme
     rows = [_in_fresh_process(level, 60 if given.full else 20) for level in _LEVELS]
     losses = {row["offload"]: row.pop("losses") for row in rows}
     finish("offload", given.json, {
@@ -54,6 +54,7 @@ def _in_fresh_process(level: str, num_steps: int) -> dict[str, Any]:
 
 def _measure(level: str, num_steps: int) -> dict[str, Any]:
     """Trains at one level in this process: its peak RSS, the median step without the first, losses."""
+    keep_heap_small()  # as workers do with nvme; here at every level, for it alone shall differ
     os.environ.update(LOCAL_RANK="0", DS_ACCELERATOR="cpu")
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     started = time.monotonic()

@@ -128,7 +128,8 @@ def _run_phase(
     """Trains one phase from its newest state to its artefact; returns its part of the card."""
     state = load_state(folder, phase.name, settings) or TrainingState(0, None, (), 0.0)
     losses = list(state.losses)
-    started = time.monotonic() - state.seconds
+    entered = time.monotonic()
+    started = entered - state.seconds
     with unfrozen(phase.part), recomputed(phase.part.module, finetune.gradient_checkpointing):
         with closing(_engine(phase, finetune.ema_decay, make_engine, state.tensors)) as engine:
 
@@ -147,6 +148,7 @@ def _run_phase(
                 (save if leaving(done) else checkpoint)(done)
                 phase.validate(done)
 
+            start_s = round(time.monotonic() - entered, 3)
             train(engine, phase.step, phase.num_steps, start_step=state.step, accumulate=finetune.clips_per_worker, save=after, log=log)
             tensors = engine.state()
         if worker.rank == 0:
@@ -154,7 +156,7 @@ def _run_phase(
             save_delta(_delta(folder, phase.name), phase.part.module, list(phase.part.parameters))
     seconds = round(time.monotonic() - started, 3)
     trained = [saved_name(name) for name in phase.part.parameters]
-    return {"steps": phase.num_steps, "lr": phase.lr, "seconds": seconds, "losses": losses, "trained": trained}
+    return {"steps": phase.num_steps, "lr": phase.lr, "seconds": seconds, "start_s": start_s, "losses": losses, "trained": trained}
 
 
 def _delta(folder: Path, phase: str) -> Path:
