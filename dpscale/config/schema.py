@@ -239,6 +239,9 @@ class Config(Section):
             raise ValueError("finetune.lora_rank adapts the temporal layers alone: leave it out, or set finetune.trainable = temporal")
         if self.finetune.offload == "nvme" and self.finetune.nvme_path is None:
             raise ValueError("finetune.offload = nvme needs finetune.nvme_path: a folder on a fast local disk")
+        if self.finetune.offload != "none" and self.finetune.clips_per_worker > 1:
+            # DeepSpeed 0.19.8 then adds up the gradients of the widened convolution wrongly when its reduce bucket is small.
+            raise ValueError("finetune.offload takes one clip a worker: set finetune.batch_clips = finetune.num_workers, or finetune.offload = none")
         return self
 
     @model_validator(mode="after")

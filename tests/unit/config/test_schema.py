@@ -17,3 +17,5 @@ def test_workers_take_equal_parts_of_the_batch():
         Config.model_validate({"finetune": {"batch_clips": 3, "num_workers": 2}})
     assert Config.model_validate({"finetune": {"batch_clips": 6, "num_workers": 2}}).finetune.clips_per_worker == 3
     assert Config.model_validate({"finetune": {"num_workers": 2}}).finetune.clips_per_worker == 1
+    with pytest.raises(ValidationError, match=r"finetune\.offload takes one clip a worker"):
+        Config.model_validate({"finetune": {"batch_clips": 2, "offload": "optimizer"}})

@@ -35,11 +35,11 @@ def test_the_peak_is_that_of_a_real_step(phase: str, override: str):
 
 @pytest.mark.parametrize(("row", "offload"), [(1, "optimizer"), (2, "parameters")])
 def test_offloaded_states_are_those_of_a_real_step(row: int, offload: str):
-    """On a CPU, device and host are one memory; of the bucket, the pages that no gradient reached are not resident."""
+    """On a CPU, device and host are one memory. The run writes no checkpoint."""
     override = f"finetune.offload={offload}"
     config = settings([override])
     traced = traced_training(config)
     need = levels(config, traced)[row].phases["denoiser"]
     trained = traced.denoiser.trained
-    resident = need.peak - 4 * 500_000_000 + trained + need.host - 3 * trained
+    resident = need.peak + need.host - 3 * trained
     assert measured("deepspeed", "denoiser", override) == pytest.approx(resident, rel=0.15)

@@ -17,7 +17,7 @@ def test_the_real_size_model_is_planned_without_weights(tmp_path: Path, capsys: 
     assert "1.411 G parameters, 0.545 G trained" in shown
     assert "80 GiB: finetune.offload = none fits" in shown
     plan = json.loads((tmp_path / "plan.json").read_text())
-    assert [level["offload"] for level in plan["levels"]] == ["none", "optimizer", "parameters"]
+    assert [level["offload"] for level in plan["levels"]] == ["none", "optimizer", "parameters", "nvme"]
     assert plan["advice"].keys() == {"48", "80"}
     assert plan["traced"]["assumed"] == ["unet", "vae", "image_encoder"]
 
