@@ -1,13 +1,14 @@
 """Does finetuning pay? Held-out frames of performers that the base never saw, sampled from noise before and after it.
 
 The man of pose2sim and three rendered performers, `tiny`, the settings of `dpscale demo`; body PSNR, SSIM and BlazePose's keypoint error
-against the truth, beside the training frame with the nearest pose. Beside the JSON a contact sheet of the same name. `--full`: three times
+against the truth, beside the training frame with the nearest pose. Beside the JSON a contact sheet of each performer. `--full`: three times
 as many rendered performers."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,12 @@ def main() -> None:
         if run_stages(config, ["preprocess", "finetune"]):
             raise RuntimeError("a performer could not be trained: see above")
         torch.set_num_threads(config.ray.torch_threads)
-        model, rows, sheet = load_model(config.diffusion), [], {}
+        model, rows = load_model(config.diffusion), []
         for video in config.planned_videos():
             case, made = _made(config, model, video)
             rows += _rows(video.performer, case, made, config)
-            sheet |= {f"{video.performer}: {name}": frames for name, frames in ({"truth": case.truth} | made).items()}
-    write_atomically(path.with_suffix(".png"), lambda target: write_png(target, contact_sheet(sheet)))
+            sheet = contact_sheet({"truth": case.truth} | made)
+            write_atomically(path.with_name(f"{path.stem}-{video.performer}.png"), partial(write_png, picture=sheet))
     finish("finetune_quality", path, _summary(rows), rows)
 
 

@@ -12,7 +12,7 @@ def keep_heap_small() -> None:
     """From now on blocks of 1 MiB and more come from 64 MiB kept at the heap's end, which is fast, or else from the system and go back to it.
 
     glibc would learn from the first freed ones to put all of them on the heap, where small things that stay pin the room of large ones long
-    gone: 2.8 GiB for ten minutes of 1080p. On a system without mallopt nothing happens."""
+    gone. (That is how we read 2.8 GiB that ten minutes of 1080p took.) On a system without mallopt nothing happens."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_TOP_PAD, 2**26)

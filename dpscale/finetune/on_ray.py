@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import ray
 import torch
 from ray import train, tune
+from ray.exceptions import RayError
 from ray.train.torch import TorchTrainer
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search import Searcher
@@ -27,6 +29,8 @@ from dpscale.finetune.process import TRAIN_ENVIRONMENT, TUNE_ENVIRONMENT, prepar
 from dpscale.finetune.queue import PerformerQueue, Waiting
 from dpscale.finetune.step import Worker
 from dpscale.tracking.tracker import Tracker
+
+log = logging.getLogger(__name__)
 
 _BASES: dict[tuple[str, str], PoseVideoModel] = {}
 """The base model of this process: with reused actors the next performer finds it loaded, with its own weights (trainable.unfrozen)."""
@@ -198,8 +202,17 @@ class DrainNotice:
         if self._heard or time.monotonic() - self._asked < _ASK_EVERY_S:
             return False
         self._asked = time.monotonic()
-        self._heard = self._node in ray._private.state.state.get_draining_nodes()  # no public call outside Ray Train (2.60)
+        self._heard = self._node in _draining_nodes()
         return self._heard
+
+
+def _draining_nodes() -> Collection[str]:
+    """Outside Ray Train there is no public call for it (Ray 2.60). Not to hear of a notice costs steps; to ask must not cost the training."""
+    try:
+        return ray._private.state.state.get_draining_nodes()
+    except (AttributeError, RuntimeError, RayError) as error:
+        log.warning("notices that a node is going are not heard: %s: %s", type(error).__name__, error)
+        return ()
 
 
 class TrainNotice:

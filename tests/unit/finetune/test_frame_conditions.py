@@ -1,25 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from dpscale.diffusion.conditions import pose_maps
 from dpscale.diffusion.reference import apart, known_frames, reference_pictures
 from dpscale.finetune.frame_conditions import FrameConditions, Kept
-from tests.small_performer import small_clip, small_model
 
 KINDS = ("keypoints", "iuv")
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small_model()
-
-
-@pytest.fixture(scope="module")
-def clip(model):
-    return small_clip("ann", model)
 
 
 def test_kept_equals_made_anew_to_the_bit_in_any_company(model, clip):

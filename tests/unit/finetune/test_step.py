@@ -10,19 +10,8 @@ from dpscale.config.schema import FinetuneConfig
 from dpscale.data.types import InputError
 from dpscale.finetune.decoder import DecoderStep
 from dpscale.finetune.step import DenoiserStep, Worker, check_clip, num_steps, sample_frames
-from tests.small_performer import small_clip, small_model
 
 KINDS = ("keypoints", "iuv")
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small_model()
-
-
-@pytest.fixture(scope="module")
-def clip(model):
-    return small_clip("ann", model)
 
 
 @pytest.mark.parametrize(
