@@ -62,7 +62,7 @@ def load_noise_schedule(place: Place) -> DDIMScheduler:
     try:
         config = DDIMScheduler.load_config(place.repository, subfolder=place.subfolder or None)
         schedule = DDIMScheduler.from_config(config)
-    except (*_FAILURES, NotImplementedError) as error:
+    except _FAILURES as error:
         raise InputError(f"{place} holds no scheduler_config.json that DDIM can use: {reason(error)}{place.remedy}") from error
     if "beta_schedule" not in config and "trained_betas" not in config:
         raise InputError(f"{place} is a {config.get('_class_name')} without betas: give the scheduler of a DDPM-trained model")
