@@ -110,6 +110,9 @@ class FinetuneConfig(Section):
     epochs: float = Field(default=10.0, gt=0, le=100_000, description="Passes over the training frames (paper: 10); a step sees clip_frames of them.")
     max_steps: int | None = Field(default=None, ge=1, description="Cap on optimiser steps; none: epochs decide.")
     lr: float = Field(default=5e-6, gt=0, le=1, description="AdamW learning rate (paper: 5e-6).")
+    lr_schedule: Literal["constant", "cosine"] = Field(
+        default="constant", description="cosine: the learning rate falls to zero over the steps (ours, for short trainings); constant: paper."
+    )
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="AdamW weight decay (ours: PyTorch's default).")
     clip_frames: int = Field(default=8, ge=1, le=256, description="Frames per iteration, at random (paper: 8).")
     condition_dropout: float = Field(

@@ -35,7 +35,7 @@ _WITHOUT_EFFECT = {
     "max_concurrent", "max_per_tenant", "checkpoint_every", "max_failures", "nvme_path", "gradient_checkpointing", "validate_every", "cache_gib",
 }  # fmt: skip
 """Finetune settings that change when and where work is done, but not its result."""
-_OFF = {"ema_decay": None, "precision": "fp32", "lora_rank": None, "batch_clips": None}
+_OFF = {"lr_schedule": "constant", "ema_decay": None, "precision": "fp32", "lora_rank": None, "batch_clips": None}
 """Options that count only where they are used, so that results made without them keep their hash."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,11 @@ def _backward(engine: Engine, loss: Tensor, number: int) -> float:
         raise FloatingPointError(f"the loss is {value} at step {number}: lower the learning rate")
     engine.backward(loss)
     return value
+
+
+def lr_factor(schedule: Literal["constant", "cosine"], step: int, num_steps: int) -> float:
+    """Of the learning rate at `step` (0 .. num_steps - 1); cosine (Loshchilov and Hutter 2017, Eq. 5, one period) falls from 1 towards 0."""
+    return 1.0 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / num_steps))
 
 
 def every(interval: int, last: int, action: Callable[[int], object]) -> Callable[[int], None]:

@@ -24,7 +24,7 @@ from dpscale.diffusion.weights import PoseVideoModel
 from dpscale.finetune.average import AveragedEngine, averaged_parameters, start_averages
 from dpscale.finetune.checkpoint import TrainingState, load_state, remove_states, save_state
 from dpscale.finetune.decoder import DecoderStep, trainable_decoder
-from dpscale.finetune.loop import Engine, every, train
+from dpscale.finetune.loop import Engine, every, lr_factor, train
 from dpscale.finetune.lora import adapted
 from dpscale.finetune.memory import recomputed
 from dpscale.finetune.step import ALONE, DenoiserStep, Worker, check_clip, num_steps
@@ -149,7 +149,10 @@ def _run_phase(
                 phase.validate(done)
 
             start_s = round(time.monotonic() - entered, 3)
-            train(engine, phase.step, phase.num_steps, start_step=state.step, accumulate=finetune.clips_per_worker, save=after, log=log)
+            train(
+                engine, phase.step, phase.num_steps, start_step=state.step, accumulate=finetune.clips_per_worker, save=after, log=log,
+                lr_schedule=lambda number: phase.lr * lr_factor(finetune.lr_schedule, number, phase.num_steps),
+            )  # fmt: skip
             tensors = engine.state()
         if worker.rank == 0:
             install(phase.part, averaged_parameters(tensors))

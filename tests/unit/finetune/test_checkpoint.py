@@ -55,7 +55,7 @@ def test_hash_follows_what_changes_the_result(tmp_path: Path):
     assert changed() == changed(max_concurrent=7, checkpoint_every=3, max_failures=9, gradient_checkpointing=True, validate_every=2) == same
     assert changed(cache_gib=0) == same
     others = [{"lr": 1e-4}, {"num_workers": 2}, {"trainable": "all"}, {"ema_decay": 0.9}, {"ema_decay": 0.99}, {"precision": "bf16"}]
-    others += [{"lora_rank": 4}, {"lora_rank": 8}, {"batch_clips": 2}, {"batch_clips": 2, "num_workers": 2}]
+    others += [{"lora_rank": 4}, {"lora_rank": 8}, {"batch_clips": 2}, {"batch_clips": 2, "num_workers": 2}, {"lr_schedule": "cosine"}]
     assert len({same, *(changed(**other) for other in others)}) == 1 + len(others)
     small_model(seed=1).save(tmp_path / "base")
     assert settings_hash(config, shard) != same

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from dpscale.config.schema import Config, FinetuneConfig
 from dpscale.data.types import InputError
 from dpscale.finetune.deepspeed_engine import cpu_adam_loads, deepspeed_engines, nvme_folder, require_async_io
-from dpscale.finetune.loop import TorchEngine, train
+from dpscale.finetune.loop import TorchEngine, lr_factor, train
+from dpscale.finetune.lora import adapted
 from dpscale.finetune.performer import MakeEngine
-from dpscale.finetune.trainable import TrainablePart, unfrozen
+from dpscale.finetune.trainable import TrainablePart, trainable_denoiser, unfrozen
+from tests.small_performer import small_model
+from tests.unit.diffusion.models import CHANNELS, LATENT, random_conditions
 
 State = dict[str, Tensor]
 LEVELS = [(offload, cpu_adam) for offload in ("none", "optimizer", "parameters", "nvme") for cpu_adam in (True, False)][1:]
@@ -52,7 +55,10 @@ class _Widened(nn.Module):
 def _run(start: int, end: int, state: State | None, make: MakeEngine, rank: int = 0, world_size: int = 1, accumulate: int = 1) -> State:
     module = _Widened()
     with unfrozen(module.part()), closing(make(module.part(), 1e-3, state)) as engine:
-        train(engine, lambda step: module.loss(step, rank, world_size), end, start_step=start, accumulate=accumulate)
+        train(
+            engine, lambda step: module.loss(step, rank, world_size), end, start_step=start, accumulate=accumulate,
+            lr_schedule=lambda step: 1e-3 * lr_factor("cosine", step, 6),
+        )  # fmt: skip
         return engine.state()
 
 
@@ -174,6 +180,37 @@ def test_a_run_goes_on_with_another_number_of_workers(tmp_path: Path):
     for state in states.values():  # the mean of two workers rounds otherwise, and AdamW enlarges that where a gradient is almost zero
         assert_close(state, expected, atol=1e-4)  # a tenth of one update
         assert all((state[name] - tensor).abs().double().mean() < 1e-7 for name, tensor in expected.items())
+
+
+def _train_adapters(make: MakeEngine, rank: int = 0, world_size: int = 1) -> State:
+    """Two steps of rank-2 adapters of the real denoiser's temporal layers, on two samples, one a worker."""
+    denoiser = small_model().denoiser
+
+    def error(seed: int) -> Tensor:
+        noisy = torch.randn(1, CHANNELS, 3, LATENT, LATENT, generator=torch.Generator().manual_seed(seed))
+        return (denoiser(noisy, torch.tensor([300]), random_conditions(1, 3, seed)) - noisy).square().mean()
+
+    def loss(step: int) -> Tensor:
+        return torch.stack([error(2 * step + sample) for sample in range(rank, 2, world_size)]).mean()
+
+    with adapted(denoiser, 2, seed=0):
+        part = trainable_denoiser(denoiser, "temporal")
+        with unfrozen(part), closing(make(part, 1e-3, None)) as engine:
+            train(engine, loss, 2)
+            return engine.state()
+
+
+def _adapters(rank: int, world_size: int, folder: Path) -> dict[str, State]:
+    return {o: _train_adapters(_engines(o, folder, world_size), rank, world_size) for o in ("none", "optimizer", "parameters")}
+
+
+def test_adapters_of_two_workers_are_those_of_one_process(tmp_path: Path):
+    found = _in_processes(2, tmp_path / "adapters", _adapters)
+    expected = _train_adapters(lambda part, lr, state: TorchEngine(part.parameters, part.groups(0.01), lr, state))
+    assert any("lora_B" in name and tensor.abs().max() > 1e-3 for name, tensor in expected.items() if name.startswith("parameter."))
+    for state in found.values():
+        assert_close(state, expected, atol=1e-4)  # as above
+        assert all((state[name] - tensor).abs().double().mean() < 1e-6 for name, tensor in expected.items())
 
 
 def test_missing_operations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):

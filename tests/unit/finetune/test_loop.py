@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dpscale.finetune.loop import TorchEngine, every, train
+from dpscale.finetune.loop import TorchEngine, every, lr_factor, train
 
 
 def target(step: int) -> torch.Tensor:
@@ -70,6 +70,11 @@ def test_lr_schedule_sets_every_step():
     once = Line()
     train(once.engine, once.step, 1, lr_schedule=lambda step: 0.5)
     assert torch.equal(line.weight, once.weight)
+
+
+def test_cosine_falls_from_one_towards_zero():
+    assert [lr_factor("constant", step, 4) for step in range(4)] == [1.0] * 4
+    assert [lr_factor("cosine", step, 4) for step in range(4)] == pytest.approx([1.0, 0.853553, 0.5, 0.146447], abs=1e-6)
 
 
 def test_accumulated_losses_are_their_mean():
