@@ -83,3 +83,10 @@ class Blending:
         end = self.num_frames if next_window == len(self.where) else self.where[next_window].start
         frames = slice(begin, end)
         return Blended(frames, total[:, : end - begin] / self._weight[frames, None, None], total[:, end - begin :].clone())
+
+
+def borders(where: list[slice]) -> list[int]:
+    """Frames n between which and n + 1 a window begins or ends: where a seam would show."""
+    num_frames = where[-1].stop
+    edges = {w.start for w in where} | {w.stop for w in where}
+    return sorted(edge - 1 for edge in edges if 0 < edge < num_frames)
