@@ -53,9 +53,7 @@ def video_conditions(denoiser: PoseDenoiser, conditions: Conditions, settings: D
 
 
 @torch.no_grad()
-def encode_poses(
-    denoiser: PoseDenoiser, draw: Callable[[slice], Maps], num_frames: int, settings: DiffusionConfig
-) -> Float[Tensor, "P N h w"]:
+def encode_poses(denoiser: PoseDenoiser, draw: Callable[[slice], Maps], num_frames: int, settings: DiffusionConfig) -> Float[Tensor, "P N h w"]:
     """Pose features of N frames, encoded in the windows in which the frames are denoised. `draw` makes the maps of some frames: only those of
     one window are ever in memory."""
     where = windows(num_frames, settings.window, settings.stride)
