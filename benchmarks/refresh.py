@@ -1,11 +1,11 @@
-"""What does a refresh gain over calling a diffusion pipeline for every window? `tiny` at 128 px on a performer rendered on the spot; a video's
-first pass and the refreshes after it, each way taking each pass in turn on the same guidance.
+"""What does a refresh gain over calling a diffusion pipeline for every window? `tiny` at 128 px on a performer rendered on the spot; all
+passes of one video by jobs/configs/tiny.toml, the first and four refreshes, each way taking each pass in turn on the same guidance.
 
 `plain`: a pipeline call per window of 16 frames, as with diffusers: CLIP embedding of I_ref, pose maps drawn and encoded, known frames
 warped and encoded, V_s encoded, the windows one by one through the UNet, classifier-free guidance as two calls, all frames of the window
 decoded. The calls go step by step together, for pose features and predictions blend over windows as in dpscale: same steps, same noise,
 same result. `dpscale`: joint.refresh, from a process in which the model is loaded and nothing else made; what it makes once is part of its
-first pass. Both ways draw the same conclusions: latents must be equal within 1e-4 (their variance is about 1).
+first pass. Latents of both ways must be equal within 1e-4 (their variance is about 1).
 
 Settings: `few steps`: those of jobs/configs/tiny.toml (2 steps at full strength, no guidance); `guided`: the same with guidance 6; with
 `--full` `many steps`: 20 steps, guidance 6, where nearly all is the UNet's own work. `speedup_vs_plain` is that of `few steps`, all passes
@@ -36,6 +36,7 @@ from dpscale.diffusion.refine import Progress, sampling_schedule
 from dpscale.diffusion.weights import PoseVideoModel, load_model
 from dpscale.diffusion.windows import blend, borders, windows
 from dpscale.evaluate.frame_metrics import seam_score
+from dpscale.joint.plan import num_refreshes
 from dpscale.joint.refresh import DiffusionRefresh
 from dpscale.joint.state import RefreshRequest
 from dpscale.joint.video import VideoTask
@@ -51,7 +52,7 @@ def main() -> None:
     clip = render_performer(HELD_OUT_SEED + 60, "dance_a", _KNOWN + _DRIVEN, 15.0, _SIZE)
     rows, differences = [], []
     for name in ("few steps", "guided", "many steps") if given.full else ("few steps", "guided"):
-        done = _measured(name, clip, 5 if given.full else 3, given.device)
+        done = _measured(name, clip, given.device)
         rows.append(done.row)
         differences.append(done.difference)
     if max(differences) > _TOLERANCE:
@@ -72,7 +73,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the result goes; none: runs/benchmarks/refresh.json")
-    parser.add_argument("--full", action="store_true", help="more passes, and many steps with guidance")
+    parser.add_argument("--full", action="store_true", help="many steps with guidance too")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     return parser.parse_args()
 
@@ -84,8 +85,9 @@ class _Measured:
     """Greatest difference of the latents of any pass."""
 
 
-def _measured(name: str, clip: RenderedClip, num_passes: int, device: str) -> _Measured:
+def _measured(name: str, clip: RenderedClip, device: str) -> _Measured:
     model, video = _model_and_video(name, clip, device)
+    num_passes = num_refreshes(video.config.joint) + 1
     plain, own = partial(_plain_pass, model, video), _Own(model, video)
     ways: dict[str, Callable[[RefreshRequest], tuple[np.ndarray, Tensor]]] = {"plain": plain, "dpscale": own}
     seconds: dict[str, list[float]] = {"plain": [], "dpscale": []}
