@@ -21,7 +21,7 @@ def scratch_array(shape: tuple[int, ...], dtype: Any) -> np.memmap:
 
 def give_back(array: np.ndarray) -> None:
     """Lets the system take the pages of a mapped array out of this process; what was written stays in the file. Others are left alone."""
-    mapping = array
+    mapping: Any = array
     while isinstance(mapping, np.ndarray):
         if isinstance(mapping, np.memmap) and mapping.mode == "c":
             return  # changes of a private mapping live in those pages alone
