@@ -20,6 +20,16 @@ class PartsConfig(Section):
     scheduler: str | None = Field(default=None, min_length=1, description="scheduler_config.json, read as DDIM's.")
 
 
+class SamplerConfig(Section):
+    """How the denoiser's predictions become steps."""
+
+    kind: Literal["ddim", "dpmpp_2m", "unipc"] = Field(
+        default="ddim",
+        description="ddim (paper); dpmpp_2m: DPM-Solver++, second order, multistep; unipc: UniPC of order 2. The latter two need fewer steps "
+        "for the same result; of a video's latents they keep one or three more copies.",
+    )
+
+
 class DiffusionConfig(Section):
     preset: Literal["tiny", "sd21", "sd15"] = Field(
         default="sd21",
@@ -31,11 +41,18 @@ class DiffusionConfig(Section):
         default=64, ge=4, le=256, description="Side of the latents for which weights without a pose encoder get one: preprocess.size / 8."
     )
     pose_kinds: tuple[Literal["keypoints", "iuv"], ...] = Field(default=("keypoints", "iuv"), min_length=1, description="Pose conditions (S, A.1).")
-    sampling_steps: int = Field(default=50, ge=1, le=1000, description="DDIM steps (paper: 50).")
+    sampler: SamplerConfig = SamplerConfig()
+    sampling_steps: int = Field(default=50, ge=1, le=1000, description="Denoising steps at full strength (paper: 50 of DDIM).")
     guidance_scale: float = Field(default=6.0, ge=1, le=50, description="Classifier-free guidance; 1 switches it off (VideoComposer: 6.0).")
     window: int = Field(default=16, ge=2, le=256, description="Frames denoised together (paper: 16).")
     stride: int = Field(default=8, ge=1, le=256, description="Frames between windows (paper: 8).")
-    window_batch: int = Field(default=4, ge=1, le=1024, description="Windows of one denoising step in one batch.")
+    window_batch: int = Field(
+        default=4,
+        ge=1,
+        le=1024,
+        description="Windows that the UNet is given at once. Classifier-free guidance (guidance_scale > 1) gives each window twice, with and "
+        "without identity: then half as many windows go into one call, at least one.",
+    )
 
     @model_validator(mode="after")
     def _stride_fits_window(self) -> DiffusionConfig:

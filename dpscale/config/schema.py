@@ -204,6 +204,12 @@ class SchedulerConfig(Section):
     field_gpus: float = Field(default=0.0, ge=0, le=8)
     refresh_cpus: float = Field(default=1.0, gt=0, le=256)
     refresh_gpus: float = Field(default=0.0, ge=0, le=8)
+    refresh_checkpoint_s: float = Field(
+        default=60.0,
+        ge=0,
+        le=86400,
+        description="Seconds of denoising after which a refresh leaves its progress on disk, to go on from there if its worker dies.",
+    )
     max_failures: int = Field(default=3, ge=0, le=100, description="Failures of one video before it is given up.")
 
 

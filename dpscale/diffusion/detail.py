@@ -33,5 +33,11 @@ def decode_with_detail(
     weight = F.interpolate(weight, size=pictures.shape[-2:], mode="bilinear", align_corners=False)
     result = autoencoder.decode(latents)
     for w, z, picture in zip(weight, reference_latents, pictures, strict=True):
-        result = result + w[:, None] * (picture - autoencoder.decode(z))
+        result = result + w[:, None] * (picture - _decoded(autoencoder, z))
     return result
+
+
+def _decoded(autoencoder: PatchAutoencoder | KLAutoencoder, latents: Float[Tensor, "N C h w"]) -> Float[Tensor, "N 3 H W"]:
+    """E_dec; a still background, the same in all frames, is decoded for two: a batch of one differs from larger ones in its last bits."""
+    still = len(latents) > 2 and bool((latents == latents[:1]).all())
+    return autoencoder.decode(latents[:2])[:1].expand(len(latents), -1, -1, -1) if still else autoencoder.decode(latents)

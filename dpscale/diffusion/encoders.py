@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
 from dpscale.config.schema import DiffusionConfig
+from dpscale.data.mapped import give_back
 from dpscale.data.types import InputError
 from dpscale.diffusion.autoencoder import KLAutoencoder, PatchAutoencoder
 from dpscale.diffusion.load import load_image_encoder, load_part
@@ -48,8 +49,15 @@ class Encoders:
     @torch.no_grad()
     def encode(self, frames: UInt8[np.ndarray, "N H W 3"]) -> Float[Tensor, "N C h w"]:
         """E_enc, on the model's device."""
+        return torch.cat(list(self.encoded(frames)))
+
+    @torch.no_grad()
+    def encoded(self, frames: UInt8[np.ndarray, "N H W 3"]) -> Iterator[Float[Tensor, "F C h w"]]:
+        """E_enc in pieces of a few frames, for videos that are not to be in memory as a whole."""
         device = next(self.autoencoder.parameters()).device
-        return torch.cat([self.autoencoder.encode(part.to(device)) for part in to_unit(frames).split(FRAMES_AT_ONCE)])
+        for begin in range(0, len(frames), FRAMES_AT_ONCE):
+            yield self.autoencoder.encode(to_unit(frames[begin : begin + FRAMES_AT_ONCE]).to(device))
+            give_back(frames)
 
 
 def to_unit(frames: UInt8[np.ndarray, "N H W 3"]) -> Float[Tensor, "N 3 H W"]:

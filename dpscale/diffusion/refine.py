@@ -1,8 +1,14 @@
-"""One diffusion pass over a whole video, from noise or guided by latents (DiffPerformer 4.3, latent guidance)."""
+"""One diffusion pass over a whole video, from noise or guided by latents (DiffPerformer 4.3, latent guidance).
+
+A pass is a row of UNet calls, each for some windows of one denoising step. Everything that changes is in a `Progress`, and a call follows from
+it alone: stopped after any call, saved and continued elsewhere, a pass gives the same bits. A frame takes its step as soon as the last window
+that holds it is done; no later window of the step reads it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from diffusers import DDIMScheduler
@@ -12,10 +18,127 @@ from torch import Tensor
 from dpscale.config.schema import DiffusionConfig
 from dpscale.diffusion.conditions import Conditions
 from dpscale.diffusion.denoiser import PoseDenoiser
-from dpscale.diffusion.windows import blend, windows
+from dpscale.diffusion.solvers import Memory, Solver
+from dpscale.diffusion.video_conditions import VideoConditions, video_conditions
+from dpscale.diffusion.windows import Blending, windows
 
 
-@torch.no_grad()
+@dataclass
+class Progress:
+    """Where a pass stands."""
+
+    latents: Float[Tensor, "C N h w"]
+    """Frames before the next window have taken the step already."""
+    memory: Memory
+    """What the solver remembers of earlier steps (solvers.REMEMBERS), frame by frame like the latents."""
+    step: int = 0
+    """Denoising step of the next UNet call."""
+    window: int = 0
+    """First window of the next UNet call."""
+    pending: Float[Tensor, "C G h w"] | None = field(default=None)
+    """Blending.pending of this step; None before its first window."""
+
+
+def _ignore(progress: Progress) -> None:
+    """For those who need no checkpoints."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What stays the same during one diffusion pass: conditions, schedule and solver."""
+
+    denoiser: PoseDenoiser
+    conditions: VideoConditions
+    solver: Solver
+    settings: DiffusionConfig
+
+    @classmethod
+    def of(
+        cls, denoiser: PoseDenoiser, noise_schedule: DDIMScheduler, conditions: VideoConditions, strength: float, settings: DiffusionConfig
+    ) -> Pass:
+        """`strength`: 0 < strength <= 1, the part of the diffusion time, and of the steps, that is run."""
+        schedule = sampling_schedule(noise_schedule, settings.sampling_steps, strength)
+        return cls(denoiser, conditions, Solver(settings.sampler.kind, schedule), settings)
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.solver.schedule.timesteps)
+
+    @torch.no_grad()
+    def start(self, guidance: Iterable[Float[Tensor, "F C h w"]] | None, seed: int) -> Progress:
+        """Noise from `seed` alone; `guidance`, latents of all frames in pieces of any length, has it added at the first timestep."""
+        features, channels = self.conditions.pose_features, self.denoiser.latent_channels
+        noise = torch.randn((channels, *features.shape[1:]), generator=torch.Generator().manual_seed(seed)).to(features)
+        begin = 0
+        for part in () if guidance is None else guidance:
+            frames = slice(begin, begin + len(part))
+            noise[:, frames] = self.solver.schedule.add_noise(part.transpose(0, 1), noise[:, frames], self.solver.schedule.timesteps[:1])
+            begin = frames.stop
+        return Progress(noise, self.solver.empty_memory(noise))
+
+    def run(self, progress: Progress, save: Callable[[Progress], None] = _ignore, should_stop: Callable[[], bool] = _never) -> bool:
+        """Continues to the end, or until `should_stop` says so between two UNet calls; whether the end was reached.
+
+        `save` sees the progress after every call, and may ignore most of them."""
+        while progress.step < self.num_steps:
+            if should_stop():
+                return False
+            self.advance(progress)
+            save(progress)
+        return True
+
+    @torch.no_grad()
+    def advance(self, progress: Progress) -> None:
+        """One UNet call: the next windows of the step, as many as fit, and the solver's step for the frames that they complete."""
+        where = self._blending.where
+        batch = where[progress.window : progress.window + self._windows_per_call]
+        blended = self._blending.add(progress.window, self._predict(progress, batch), progress.pending)
+        self._take_step(progress, blended.frames, blended.mean)
+        progress.window, progress.pending = progress.window + len(batch), blended.pending
+        if progress.window == len(where):
+            progress.step, progress.window, progress.pending = progress.step + 1, 0, None
+
+    def _take_step(self, progress: Progress, frames: slice, prediction: Float[Tensor, "C F h w"]) -> None:
+        memory = {name: value[:, frames] for name, value in progress.memory.items()}
+        latents, memory = self.solver.step(progress.step, prediction, progress.latents[:, frames], memory)
+        progress.latents[:, frames] = latents
+        for name, value in memory.items():
+            progress.memory[name][:, frames] = value
+
+    def _predict(self, progress: Progress, batch: list[slice]) -> Float[Tensor, "B C F h w"]:
+        """Classifier-free guidance over the image embedding, both predictions in one call; scale 1 needs no second one."""
+        scale = self.settings.guidance_scale
+        guided = scale != 1
+        noisy = torch.stack([progress.latents[:, w] for w in batch])
+        if guided:
+            noisy = torch.cat([noisy, noisy])
+        timestep = self._timesteps[progress.step].expand(len(noisy))
+        prediction = self.denoiser(noisy, timestep, self.conditions.at(batch, guided))
+        if not guided:
+            return prediction
+        conditional, unconditional = prediction.chunk(2)
+        return unconditional + scale * (conditional - unconditional)
+
+    @property
+    def _windows_per_call(self) -> int:
+        """`window_batch` bounds what the UNet is given: with guidance every window goes in twice."""
+        return max(1, self.settings.window_batch // (1 if self.settings.guidance_scale == 1 else 2))
+
+    @cached_property
+    def _blending(self) -> Blending:
+        num_frames = self.conditions.num_frames
+        return Blending(windows(num_frames, self.settings.window, self.settings.stride), num_frames, self.conditions.pose_features.device)
+
+    @cached_property
+    def _timesteps(self) -> Tensor:
+        """On the denoiser's device: a call waits for no copy."""
+        return self.solver.schedule.timesteps.to(self.conditions.pose_features.device)
+
+
 def refine(
     denoiser: PoseDenoiser,
     noise_schedule: DDIMScheduler,
@@ -25,25 +148,20 @@ def refine(
     settings: DiffusionConfig,
     seed: int,
 ) -> Float[Tensor, "N C h w"]:
-    """Latents of a video of N frames (conditions with B = 1, F = N).
+    """Latents of a video of N frames (conditions with B = 1, F = N), all in memory.
 
-    Noise of `strength` (0 < strength <= 1: the part of the diffusion time, and of the DDIM steps, that is run) is added to
-    `guidance`, E_enc(V_s), in latent space and denoised from there; without guidance the start is pure noise, whatever the strength. At
-    every step the predictions of overlapping windows are averaged. Deterministic: the noise comes from `seed` alone."""
-    conditions = replace(conditions, pose_features=_pose_features(denoiser, conditions, settings))
-    num_frames, (height, width) = conditions.pose_features.shape[2], conditions.pose_features.shape[3:]
-    noise = torch.randn((1, denoiser.latent_channels, num_frames, height, width), generator=torch.Generator().manual_seed(seed))
-    noise = noise.to(conditions.pose_features)
-    schedule = sampling_schedule(noise_schedule, settings.sampling_steps, 1.0 if guidance is None else strength)
-    latents = noise if guidance is None else schedule.add_noise(guidance.transpose(0, 1)[None], noise, schedule.timesteps[:1])
-    for timestep in schedule.timesteps:
-        prediction = _predict(denoiser, latents, timestep, conditions, settings)
-        latents = schedule.step(prediction, timestep, latents, eta=0.0, return_dict=False)[0]
-    return latents[0].transpose(0, 1)
+    Noise of `strength` is added to `guidance`, E_enc(V_s), in latent space and denoised from there; without guidance the start is pure
+    noise, whatever the strength. At every step the predictions of overlapping windows are averaged. Deterministic: the noise comes from
+    `seed` alone."""
+    told = video_conditions(denoiser, conditions, settings)
+    whole = Pass.of(denoiser, noise_schedule, told, 1.0 if guidance is None else strength, settings)
+    progress = whole.start(None if guidance is None else [guidance], seed)
+    whole.run(progress)
+    return progress.latents.transpose(0, 1)
 
 
 def sampling_schedule(noise_schedule: DDIMScheduler, sampling_steps: int, strength: float) -> DDIMScheduler:
-    """DDIM over the part `strength` of the diffusion time, in the same part of `sampling_steps`, at least one.
+    """The part `strength` of the diffusion time, in the same part of `sampling_steps`, at least one.
 
     Where they divide the time evenly these are the last steps of the whole schedule; with few steps the start stays where the
     strength puts it, and the last step always ends without noise."""
@@ -55,37 +173,3 @@ def sampling_schedule(noise_schedule: DDIMScheduler, sampling_steps: int, streng
     )
     schedule.set_timesteps(num_steps)
     return schedule
-
-
-def _pose_features(denoiser: PoseDenoiser, conditions: Conditions, settings: DiffusionConfig) -> Float[Tensor, "1 P N h w"]:
-    """Features are computed once per pass, in the windows in which the frames are denoised."""
-    num_frames = next(iter(conditions.pose_maps.values())).shape[1]
-    where = windows(num_frames, settings.window, settings.stride)
-    parts = [denoiser.encode_pose({kind: maps[:, w] for kind, maps in conditions.pose_maps.items()})[0] for w in where]
-    return blend(parts, where, num_frames)[None]
-
-
-def _predict(denoiser, latents: Float[Tensor, "1 C N h w"], timestep: Tensor, conditions: Conditions, settings: DiffusionConfig) -> Tensor:
-    where, references = windows(latents.shape[2], settings.window, settings.stride), conditions.reference_latents
-    parts: list[Tensor] = []
-    for first in range(0, len(where), settings.window_batch):
-        batch = where[first : first + settings.window_batch]
-        noisy = torch.cat([latents[:, :, w] for w in batch])
-        told = replace(
-            conditions,
-            pose_maps={},
-            pose_features=torch.cat([conditions.pose_features[:, :, w] for w in batch]),
-            image_embedding=conditions.image_embedding.expand(len(batch), -1, -1),
-            reference_latents=None if references is None else torch.cat([references[:, :, w] for w in batch]),
-        )
-        parts += list(_guided(denoiser, noisy, timestep.expand(len(batch)), told, settings.guidance_scale))
-    return blend(parts, where, latents.shape[2])[None]
-
-
-def _guided(denoiser, noisy: Float[Tensor, "B C F h w"], timestep: Tensor, conditions: Conditions, scale: float) -> Float[Tensor, "B C F h w"]:
-    """Classifier-free guidance over the image embedding; scale 1 needs no second prediction."""
-    conditional = denoiser(noisy, timestep, conditions)
-    if scale == 1:
-        return conditional
-    unconditional = denoiser(noisy, timestep, conditions.without_identity())
-    return unconditional + scale * (conditional - unconditional)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from dpscale.config.schema import DiffusionConfig
+from dpscale.data.mapped import give_back
 from dpscale.data.types import InputError
 from dpscale.diffusion.autoencoder import KLAutoencoder, PatchAutoencoder
 from dpscale.diffusion.backbones import load_unet
@@ -31,8 +32,19 @@ class References:
     """What is known of N frames, and its latents."""
 
     pictures: ReferencePictures
-    latents: Float[Tensor, "1 R N h w"]
-    """As the denoiser takes them: channels of the warped frames, then of the background."""
+    warped: Float[Tensor, "C N h w"]
+    """E_enc of the warped frames."""
+    background: Float[Tensor, "C h w"]
+
+    @property
+    def pieces(self) -> tuple[Float[Tensor, "C N h w"], Float[Tensor, "C N h w"]]:
+        """As the denoiser takes them, channels of the warped frames before those of the background; the background is one picture, expanded."""
+        return self.warped, self.background[:, None].expand_as(self.warped)
+
+    @property
+    def latents(self) -> Float[Tensor, "1 R N h w"]:
+        """Both in one tensor."""
+        return torch.cat(self.pieces)[None]
 
 
 @dataclass(frozen=True)
@@ -42,23 +54,39 @@ class PoseVideoModel(Encoders):
     denoiser: PoseDenoiser
     noise_schedule: DDIMScheduler
 
+    @torch.no_grad()
     def encode_references(self, pictures: ReferencePictures) -> References:
-        warped, background = self.encode(pictures.warped), self.encode(pictures.background[None])
-        return References(pictures, torch.cat([warped, background.expand_as(warped)], 1).transpose(0, 1)[None])
+        warped: Tensor | None = None
+        begin, background = 0, self.encode(pictures.background[None])[0]
+        for part in self.encoded(pictures.warped):
+            if warped is None:
+                warped = part.new_empty(part.shape[1], len(pictures.warped), *part.shape[2:])
+            warped[:, begin : begin + len(part)] = part.transpose(0, 1)
+            begin += len(part)
+        assert warped is not None, "references of no frame"
+        return References(pictures, warped, background)
 
     @torch.no_grad()
-    def decode(self, latents: Float[Tensor, "N C h w"], references: References | None = None) -> UInt8[np.ndarray, "N H W 3"]:
-        """E_dec; with references, the detail that they show is given back (diffusion.detail)."""
-        frames = torch.arange(len(latents)).split(FRAMES_AT_ONCE)
-        return np.concatenate([to_uint8(self._decode(latents[f], references, f).cpu()) for f in frames])
+    def decode(
+        self, latents: Float[Tensor, "N C h w"], references: References | None = None, out: UInt8[np.ndarray, "N H W 3"] | None = None
+    ) -> UInt8[np.ndarray, "N H W 3"]:
+        """E_dec; with references, the detail that they show is given back (diffusion.detail). Written to `out` where it is given, a few frames
+        at a time: it may be mapped from a file."""
+        downscale = self.autoencoder.downscale
+        made = np.empty((len(latents), *(downscale * side for side in latents.shape[2:]), 3), np.uint8) if out is None else out
+        for frames in torch.arange(len(latents)).split(FRAMES_AT_ONCE):
+            made[frames.numpy()] = to_uint8(self._decode(latents[frames], references, frames).cpu())
+            give_back(made)
+        return made
 
     def _decode(self, latents: Float[Tensor, "F C h w"], references: References | None, frames: Int[Tensor, " F"]) -> Float[Tensor, "F 3 H W"]:
         if references is None:
             return self.autoencoder.decode(latents)
         warped = to_unit(references.pictures.warped[frames.numpy()]).to(latents)
+        give_back(references.pictures.warped)
         background = to_unit(references.pictures.background[None]).to(latents).expand_as(warped)
-        known = references.latents[0][:, frames].transpose(0, 1)
-        return decode_with_detail(self.autoencoder, latents, torch.stack(known.chunk(2, 1)), torch.stack([warped, background]))
+        known = torch.stack([piece[:, frames].transpose(0, 1) for piece in references.pieces])
+        return decode_with_detail(self.autoencoder, latents, known, torch.stack([warped, background]))
 
     def modules(self) -> dict[str, nn.Module]:
         """Parts by name of their folder."""

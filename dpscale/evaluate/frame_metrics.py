@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,33 @@ def warp_error(frames: UInt8[np.ndarray, "N H W 3"], flow: Float[np.ndarray, "N 
         difference = _warp_differences(now, following, field, mask)
         total, pixels = total + difference.sum(), pixels + len(difference)
     return total / pixels if pixels else float("nan")
+
+
+@dataclass(frozen=True)
+class SeamScore:
+    """Warping error (see `warp_error`) where windows of denoising begin or end, and everywhere else; NaN where no pixel counts."""
+
+    at_borders: float
+    elsewhere: float
+
+    @property
+    def ratio(self) -> float:
+        """1: a seam cannot be told from any other place."""
+        return self.at_borders / self.elsewhere
+
+
+def seam_score(
+    frames: UInt8[np.ndarray, "N H W 3"], flow: Float[np.ndarray, "N H W 2"], valid: Bool[np.ndarray, "N H W"], borders: Sequence[int]
+) -> SeamScore:
+    """`borders`: numbers n of the pairs of frames (n, n + 1) between which a window begins or ends (diffusion.windows.borders)."""
+    sums = {True: [0.0, 0], False: [0.0, 0]}
+    at_border = set(borders)
+    for n in range(len(frames) - 1):
+        difference = _warp_differences(frames[n], frames[n + 1], flow[n], valid[n])
+        total = sums[n in at_border]
+        total[0], total[1] = total[0] + difference.sum(), total[1] + len(difference)
+    at, elsewhere = (float(total / pixels) if pixels else float("nan") for total, pixels in (sums[True], sums[False]))
+    return SeamScore(at, elsewhere)
 
 
 def _warp_differences(

@@ -2,6 +2,7 @@
 
     checkpoints/<steps>-<refreshes>/   state.safetensors, marker      field, Adam, and V_s while a refresh is due
     refreshes/<number>/                frames.npy, marker             V_p of every finished refresh
+    unfinished/<number>-<step>-<window>/  progress.safetensors, marker  a refresh under way (joint.unfinished), until it is committed
     result/                            frames.npz, history.json, marker
 
 Every folder is whole or absent, and its marker holds the fingerprint of the settings that it follows from: one under another
@@ -24,7 +25,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dpscale.data.checkpoint import commit_folder, marker_of, write_json
+from dpscale.data.mapped import save_array
 from dpscale.joint.state import History, JointState, RefreshRequest, new_state
+from dpscale.joint.unfinished import UnfinishedRefresh
 from dpscale.joint.video import VideoTask
 
 _ADAM = ("exp_avg", "exp_avg_sq")
@@ -66,7 +69,12 @@ class VideoStore:
 
     def put_refresh(self, number: int, frames: UInt8[np.ndarray, "N H W 3"], seconds: float) -> None:
         folder = self.folder / "refreshes" / f"{number:05d}"
-        self._commit(folder, lambda path: np.save(path / "frames.npy", frames), seconds=seconds)
+        self._commit(folder, lambda path: save_array(path / "frames.npy", frames), seconds=seconds)
+        self.unfinished(number).remove()
+
+    def unfinished(self, number: int) -> UnfinishedRefresh:
+        """Where the progress of a refresh is kept while it is made."""
+        return UnfinishedRefresh(self.folder / "unfinished", self.fingerprint, number)
 
     # ---------------------------------------------------------------------------- checkpoints
 

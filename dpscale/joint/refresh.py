@@ -2,60 +2,99 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from dpscale.config.schema import Config
 from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
+from dpscale.data.mapped import give_back, scratch_array
 from dpscale.data.seeds import derive
-from dpscale.diffusion.conditions import Conditions, pose_maps
+from dpscale.diffusion.conditions import pose_maps
 from dpscale.diffusion.delta import FINETUNED, changed_tensors, load_delta
-from dpscale.diffusion.reference import reference_pictures
-from dpscale.diffusion.refine import refine
+from dpscale.diffusion.encoders import FRAMES_AT_ONCE
+from dpscale.diffusion.reference import ReferencePictures, reference_pictures
+from dpscale.diffusion.refine import Pass, Progress
+from dpscale.diffusion.video_conditions import VideoConditions, encode_poses
 from dpscale.diffusion.weights import PoseVideoModel, References, load_model
+from dpscale.joint.checkpoint import VideoStore
 from dpscale.joint.state import RefreshRequest
-from dpscale.joint.video import VideoTask, load_task
+from dpscale.joint.video import VideoTask, fingerprint, load_task
 
 
 class DiffusionRefresh:
-    """Answers the refresh requests of one video, with a model that already holds its performer's weights."""
+    """Answers the refresh requests of one video, with a model that already holds its performer's weights.
+
+    Conditions are made once, a window or a few frames at a time, and kept: what does not depend on trained weights for good, pose features
+    as long as the pose encoder is the same. Pictures of all frames are in files; of each frame, memory holds some small latents."""
 
     def __init__(self, model: PoseVideoModel, video: VideoTask) -> None:
         self._model, self._video = model, video
         self._device = next(model.denoiser.parameters()).device
         self._references = self._find_references()
-        self._conditions = self._make_conditions()
+        self._features: tuple[str, Tensor] | None = None
+        """With the hash of the pose encoder that made them."""
 
     @torch.no_grad()
-    def __call__(self, request: RefreshRequest) -> UInt8[np.ndarray, "N H W 3"]:
-        """V_p. A first pass of full strength starts from pure noise: it is the method without optimisation."""
-        settings = self._video.config.diffusion
-        from_noise = request.refresh == 0 and request.strength == 1
-        guidance = None if from_noise else self._model.encode(request.guidance)
-        seed = derive(self._video.config.run.seed, "refresh", self._video.name, request.refresh)
-        model = self._model
-        latents = refine(model.denoiser, model.noise_schedule, self._conditions, guidance, request.strength, settings, seed)
-        return model.decode(latents, self._references)
+    def __call__(
+        self, request: RefreshRequest, progress: Progress | None = None, save: Callable[[Progress], None] | None = None, out: np.ndarray | None = None
+    ) -> UInt8[np.ndarray, "N H W 3"]:
+        """V_p, in `out` if it is given. A first pass of full strength starts from pure noise: it is the method without optimisation.
+
+        `progress` continues an unfinished pass of the same request; `save` sees the progress after every UNet call."""
+        settings, model = self._video.config.diffusion, self._model
+        sampling = Pass.of(model.denoiser, model.noise_schedule, self._conditions(), request.strength, settings)
+        if progress is None:
+            from_noise = request.refresh == 0 and request.strength == 1
+            seed = derive(self._video.config.run.seed, "refresh", self._video.name, request.refresh)
+            progress = sampling.start(None if from_noise else model.encoded(request.guidance), seed)
+        sampling.run(progress, *([] if save is None else [save]))
+        return model.decode(progress.latents.transpose(0, 1), self._references, out)
 
     def _find_references(self) -> References | None:
         if not self._model.denoiser.use_reference:
             return None
-        return self._model.encode_references(reference_pictures(self._video.known, self._video.pose.keypoints, self._video.pose.iuv))
+        known, pose = self._video.known, self._video.pose
+        warped = scratch_array((len(pose), *known.frames.shape[1:]), np.uint8)
+        for begin in range(0, len(pose), FRAMES_AT_ONCE):
+            frames = slice(begin, begin + FRAMES_AT_ONCE)
+            warped[frames] = reference_pictures(known, pose.keypoints[frames], pose.iuv[frames]).warped
+            give_back(warped)
+            give_back(pose.iuv)
+        return self._model.encode_references(ReferencePictures(warped, known.background))
 
-    def _make_conditions(self) -> Conditions:
-        video = self._video
-        maps = pose_maps(video.pose, video.config.diffusion.pose_kinds, self._model.denoiser.pose_encoder.resolution)
-        return Conditions(
-            pose_maps={kind: m[None].to(self._device) for kind, m in maps.items()},
-            image_embedding=torch.from_numpy(np.asarray(video.image_embedding, np.float32)).to(self._device)[None, None],
-            reference_latents=None if self._references is None else self._references.latents,
-        )
+    def _conditions(self) -> VideoConditions:
+        embedding = torch.from_numpy(np.asarray(self._video.image_embedding, np.float32)).to(self._device)[None]
+        return VideoConditions(self._pose_features(), embedding, () if self._references is None else self._references.pieces)
+
+    def _pose_features(self) -> Float[Tensor, "P N h w"]:
+        denoiser, video = self._model.denoiser, self._video
+        weights = content_hash(denoiser.pose_encoder)
+        if self._features is None or self._features[0] != weights:
+            self._features = (weights, encode_poses(denoiser, self._pose_maps, len(video.pose), video.config.diffusion))
+        return self._features[1]
+
+    def _pose_maps(self, frames: slice) -> dict[str, Float[Tensor, "F c R R"]]:
+        pose, kinds = self._video.pose.at(frames), self._video.config.diffusion.pose_kinds
+        maps = pose_maps(pose, kinds, self._model.denoiser.pose_encoder.resolution)
+        give_back(pose.iuv)
+        return {kind: m.to(self._device) for kind, m in maps.items()}
+
+
+def content_hash(module: nn.Module) -> str:
+    """Of all weights of a small module."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class PerformerWeights:
@@ -100,12 +139,23 @@ class RefreshService:
         self._videos: OrderedDict[str, DiffusionRefresh] = OrderedDict()
 
     def answer(self, video: VideoConfig, request: RefreshRequest) -> UInt8[np.ndarray, "N H W 3"]:
-        """V_p of a video, with its performer's weights."""
+        """V_p of a video, with its performer's weights, mapped from a temporary file.
+
+        Leaves its progress in the video's folder from time to time and continues what it finds there, which VideoStore removes when
+        the refresh is committed."""
         self._weights.use(self._layout.finetune(video.performer))
+        refresh = self._warmed(video)
+        store = VideoStore(self._layout.joint(video), fingerprint(self._config, self._layout, video))
+        unfinished = store.unfinished(request.refresh)
+        progress = unfinished.load(next(self._model.denoiser.parameters()).device)
+        out = scratch_array(request.guidance.shape, np.uint8)
+        return refresh(request, progress, unfinished.saves_every(self._config.scheduler.refresh_checkpoint_s), out)
+
+    def _warmed(self, video: VideoConfig) -> DiffusionRefresh:
         name = self._layout.video_name(video)
         if name not in self._videos:
             self._videos[name] = DiffusionRefresh(self._model, load_task(self._config, self._layout, video))
         self._videos.move_to_end(name)
         while len(self._videos) > self._config.scheduler.warm_videos:
             self._videos.popitem(last=False)
-        return self._videos[name](request)
+        return self._videos[name]

@@ -58,9 +58,7 @@ def test_each_cell_is_judged_alone(autoencoder: PatchAutoencoder, pictures: torc
 
 def test_a_model_decodes_a_video_frame_by_frame() -> None:
     model, rng = small_model(), np.random.default_rng(0)
-    pictures = ReferencePictures(
-        rng.integers(0, 256, (11, SIZE, SIZE, 3), dtype=np.uint8), rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-    )
+    pictures = ReferencePictures(rng.integers(0, 256, (11, SIZE, SIZE, 3), dtype=np.uint8), rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8))
     references = model.encode_references(pictures)
     channels = model.autoencoder.latent_channels
     assert references.latents.shape == (1, 2 * channels, 11, SIZE // 8, SIZE // 8)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dpscale.diffusion.windows import blend, blend_weights, windows
+from dpscale.diffusion.windows import Blending, blend, blend_weights, borders, windows
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,23 @@ def test_blending_is_the_weighted_mean_of_the_windows_that_hold_a_frame():
         ]
         slow.append(sum(v * k for v, k in pairs) / sum(k for _, k in pairs))
     assert blend(parts, where, 6)[0, :, 0, 0].tolist() == pytest.approx(slow)
+
+
+@pytest.mark.parametrize("num_frames", [3, 4, 9, 30])
+@pytest.mark.parametrize("at_once", [1, 2, 50])
+def test_blending_piece_by_piece_equals_blending_at_once_to_the_bit(num_frames, at_once):
+    where = windows(num_frames, 4, 2)
+    parts = [torch.randn(2, w.stop - w.start, 3, 3) for w in where]
+    blending, pending, pieces = Blending(where, num_frames, torch.device("cpu")), None, []
+    for first in range(0, len(where), at_once):
+        blended = blending.add(first, parts[first : first + at_once], pending)
+        pending = blended.pending
+        pieces.append(blended.mean)
+        assert blended.frames.stop == sum(piece.shape[1] for piece in pieces), "finished frames follow each other"
+    assert pending.shape[1] == 0
+    assert torch.equal(torch.cat(pieces, 1), blend(parts, where, num_frames))
+
+
+def test_borders_are_where_windows_begin_or_end():
+    assert borders(windows(30, 16, 8)) == [7, 13, 15, 23]
+    assert borders(windows(16, 16, 8)) == []

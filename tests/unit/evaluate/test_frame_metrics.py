@@ -146,3 +146,24 @@ def test_keypoint_error_with_nobody_found_is_not_a_number():
     score = fm.keypoint_score(np.full((2, 18, 3), np.nan), np.ones((2, 18, 3)))
     assert math.isnan(score.error_px)
     assert score.detected == 0
+
+
+def test_a_seam_shows_at_the_border_and_nowhere_else():
+    """A still picture that grows brighter by 10 levels at frame 4, where a window begins: 10 there, 0 elsewhere."""
+    frames = np.full((8, 6, 6, 3), 100, np.uint8)
+    frames[4:] += 10
+    flow, valid = np.zeros((8, 6, 6, 2), np.float32), np.ones((8, 6, 6), bool)
+    score = fm.seam_score(frames, flow, valid, [3])
+    assert (score.at_borders, score.elsewhere) == (10.0, 0.0)
+    moved = fm.seam_score(frames, flow, valid, [5])
+    assert (moved.at_borders, moved.elsewhere) == (0.0, pytest.approx(10 / 6))
+
+
+def test_without_a_seam_borders_are_like_any_other_place():
+    frames = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    flow, valid = np.zeros((40, 16, 16, 2), np.float32), np.ones((40, 16, 16), bool)
+    score = fm.seam_score(frames, flow, valid, [7, 15, 23, 31])
+    assert score.ratio == pytest.approx(1, abs=0.05)
+    total = 4 * score.at_borders + 35 * score.elsewhere
+    assert total / 39 == pytest.approx(fm.warp_error(frames, flow, valid))
+    assert np.isnan(fm.seam_score(frames, flow, valid, []).at_borders)

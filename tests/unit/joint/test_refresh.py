@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from dpscale.config.schema import Config, DiffusionConfig
+from dpscale.data.mapped import scratch_array
 from dpscale.data.seeds import derive
 from dpscale.data.types import InputError
+from dpscale.diffusion.conditions import pose_maps
 from dpscale.diffusion.delta import save_delta
 from dpscale.diffusion.encoders import to_unit
 from dpscale.diffusion.reference import known_frames, reference_pictures
@@ -123,3 +125,36 @@ def test_weights_of_another_base_are_refused_and_the_next_performer_still_works(
         weights.use(bad)
     weights.use(good)
     assert torch.equal(model.denoiser.unet.conv_out.bias, after_good)
+
+
+def test_conditions_are_made_once_and_pose_features_again_for_other_weights(
+    model: PoseVideoModel, video: VideoTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, refresh = [], DiffusionRefresh(model, video)
+    monkeypatch.setattr("dpscale.joint.refresh.reference_pictures", None)
+    draw = pose_maps
+    monkeypatch.setattr("dpscale.joint.refresh.pose_maps", lambda pose, *rest: drawn.append(len(pose)) or draw(pose, *rest))
+    first = refresh(request(1, 0.4))
+    np.testing.assert_array_equal(refresh(request(1, 0.4)), first)
+    assert sum(drawn) == 5
+    bias = next(model.denoiser.pose_encoder.parameters())
+    before = bias.detach().clone()
+    try:
+        bias.data.add_(0.5)
+        other = refresh(request(1, 0.4))
+        assert sum(drawn) == 10
+        assert not np.array_equal(other, first)
+    finally:
+        bias.data.copy_(before)
+    np.testing.assert_array_equal(refresh(request(1, 0.4)), first)
+
+
+def test_long_videos_may_lie_in_files(model: PoseVideoModel, video: VideoTask, tmp_path: Path) -> None:
+    """Mapped guidance, pose and result give the same pictures."""
+    asked, out = request(1, 0.4), scratch_array((5, SIZE, SIZE, 3), np.uint8)
+    np.save(tmp_path / "guidance.npy", asked.guidance)
+    np.save(tmp_path / "iuv.npy", video.pose.iuv)
+    mapped = dataclasses.replace(video, pose=dataclasses.replace(video.pose, iuv=np.load(tmp_path / "iuv.npy", mmap_mode="r")))
+    from_file = dataclasses.replace(asked, guidance=np.load(tmp_path / "guidance.npy", mmap_mode="r"))
+    assert DiffusionRefresh(model, mapped)(from_file, out=out) is out
+    np.testing.assert_array_equal(out, DiffusionRefresh(model, video)(asked))
