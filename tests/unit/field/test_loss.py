@@ -22,7 +22,7 @@ class Translation(nn.Module):
         self.grid.table = table
 
     def forward(self, points: Tensor) -> Tensor:
-        return -points[:, 2:] * N * MOVE
+        return (-points[:, 2:] * N * MOVE)[:, None]
 
 
 def moving_field() -> VideoField:
@@ -99,5 +99,6 @@ def test_equal_generators_draw_equal_samples() -> None:
 
 def test_losses_are_means_of_absolute_differences() -> None:
     assert float(reconstruction_loss(torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([[0.3, 0.5, 0.4]]))) == pytest.approx(0.3)
-    assert float(flow_loss(torch.tensor([[0.3, 0.0]]), torch.tensor([[0.1, 0.0]]), torch.tensor([[0.1, 0.1]]))) == pytest.approx(0.1)
-    assert float(flow_loss(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0, 2))) == 0
+    here, there = torch.tensor([[[0.3, 0.0]]]), torch.tensor([[[0.1, 0.0]]])
+    assert float(flow_loss(here, there, torch.tensor([[0.1, 0.1]]), torch.ones(1, 1))) == pytest.approx(0.1)
+    assert float(flow_loss(torch.zeros(0, 1, 2), torch.zeros(0, 1, 2), torch.zeros(0, 2), torch.ones(0, 1))) == 0

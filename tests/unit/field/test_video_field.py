@@ -17,7 +17,7 @@ def test_points_are_pixel_centres_and_frames_over_their_number() -> None:
 
 def test_render_is_the_field_at_every_pixel() -> None:
     field = small_field()
-    torch.nn.init.normal_(field.canonical.grid.table)
+    torch.nn.init.normal_(field.canonicals[0].grid.table)
     torch.nn.init.normal_(field.deformation.network[-1].weight, std=0.1)
     everything = field(field.points(torch.arange(3 * 8 * 12))).reshape(3, 8, 12, 3)
     np.testing.assert_array_equal(field.render_all(), to_uint8(everything.detach()).numpy())
@@ -33,7 +33,7 @@ def test_render_streams() -> None:
 
 def test_chunks_do_not_change_the_picture() -> None:
     field = small_field()
-    torch.nn.init.normal_(field.canonical.grid.table)
+    torch.nn.init.normal_(field.canonicals[0].grid.table)
     whole, small = np.stack(list(field.render(chunk=1000))), np.stack(list(field.render(chunk=7)))
     # One level of grey: the last bit of a sum may depend on the size of the batch.
     assert np.abs(whole.astype(int) - small).max() <= 1
