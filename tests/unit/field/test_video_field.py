@@ -5,7 +5,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dpscale.config.field import BackgroundConfig, CanonicalsConfig
+from dpscale.config.schema import HashGridConfig
 from dpscale.field.layers import Layers
+from dpscale.field.loss import draw_samples, ivr_loss
 from dpscale.field.video_field import VideoField, to_uint8
 from tests.unit.field.small_field import LAYERED, SMALL, layered_field, small_field, small_layers
 
@@ -135,3 +138,44 @@ def test_no_memory_of_a_render_grows_with_the_video(make) -> None:
         return seen.bytes
 
     assert 0 < largest(500) == largest(10) < 8 * 12 * 500
+
+
+def _turning_ball(turns: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A textured ball before a still, finely drawn wall, seen in each turn (radians): frames and where the ball is."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    u, v = (x - 0.5) / 0.3, (y - 0.5) / 0.3
+    ball = u**2 + v**2 < 1
+    longitude = np.arcsin(np.clip(u / np.sqrt(np.clip(1 - v**2, 1e-6, None)), -1, 1)) + turns[:, None, None]
+    latitude = np.broadcast_to(np.arcsin(np.clip(v, -1, 1)), longitude.shape)
+    skin = np.stack([np.sin(3 * longitude + 2 * latitude), np.cos(5 * longitude - latitude), np.sin(2 * longitude) * np.cos(6 * latitude)], -1)
+    wall = 0.8 * np.stack([np.sin(17 * x + 5 * y), np.cos(11 * y), np.sin(13 * x * y)], -1)
+    frames = 127.5 + 127.5 * np.where(ball[..., None], skin, wall)
+    return frames.round().astype(np.uint8), np.broadcast_to(ball, frames.shape[:3])
+
+
+def _fitted_psnr(frames: np.ndarray, ball: np.ndarray, count: int, background: bool) -> tuple[float, float]:
+    """On the ball and off it, after 100 steps; the first half of the frames is of the first image."""
+    layers = Layers(np.repeat(np.eye(count), len(frames) // count, axis=0), (ball * 255).astype(np.uint8) if background else None)
+    kinds = {"canonicals": CanonicalsConfig(count=count), "background": BackgroundConfig(layer=background)}
+    fine = HashGridConfig(n_levels=4, log2_hashmap_size=11, base_resolution=4, per_level_scale=1.6)
+    coarse = HashGridConfig(n_levels=2, log2_hashmap_size=11, base_resolution=2, per_level_scale=1.6)
+    config = SMALL.model_copy(update={"canonical_grid": fine, "deformation_grid": coarse, "canonical_width": 16, "deformation_width": 16, **kinds})
+    field = VideoField(config, *frames.shape[:3], torch.Generator().manual_seed(0), layers)
+    optimizer, generator = torch.optim.Adam(field.parameters(), lr=1e-2, betas=(0.9, 0.99)), torch.Generator().manual_seed(0)
+    for _ in range(100):
+        losses = ivr_loss(field, draw_samples(field, torch.from_numpy(frames), None, 1024, 1, generator), 1.0)
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+    error = (field.render_all().astype(float) - frames) ** 2
+    return 10 * np.log10(255**2 / error[ball].mean()), 10 * np.log10(255**2 / error[~ball].mean())
+
+
+def test_layers_are_good_for_what_they_are_for() -> None:
+    """A ball that shows two sides: as many steps give a better picture with an image for each side, and with the wall apart. Margins are
+    half or less of what three seeds gave (2.3 dB and more on the ball, 9 off it)."""
+    frames, ball = _turning_ball(np.array([0, 0.17, 0.33, 0.5, 3.0, 3.17, 3.33, 3.5]), 24)
+    plain, two, apart = (_fitted_psnr(frames, ball, *kind) for kind in ((1, False), (2, False), (1, True)))
+    assert two[0] > plain[0] + 1
+    assert apart[1] > plain[1] + 5
+    assert apart[0] > plain[0] + 1
