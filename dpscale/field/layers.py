@@ -30,7 +30,7 @@ class Layers:
     def of(cls, config: FieldConfig, pose: Pose) -> Layers:
         """The layers that the settings ask for, in the driving pose."""
         size = pose.iuv.shape[1:3]
-        body = soft_body(pose.iuv[..., 0] > 0, config.background) if config.background.layer else None
+        body = soft_body(pose.iuv, config.background) if config.background.layer else None
         return cls(canonical_weights(pose.keypoints, size, config.canonicals), body)
 
 
@@ -81,10 +81,13 @@ def _medoids(distance: Float[np.ndarray, "M M"], keys: list[int]) -> list[int]:
     return better
 
 
-def soft_body(body: Bool[np.ndarray, "N H W"], config: BackgroundConfig) -> UInt8[np.ndarray, "N H W"]:
+def soft_body(iuv: UInt8[np.ndarray, "N H W 3"], config: BackgroundConfig) -> UInt8[np.ndarray, "N H W"]:
     """clip((margin + edge - d) / edge, 0, 1) as 0..255, with d the distance to the nearest pixel of the driving body: whole up to the margin,
-    then falling to nothing over the edge. One frame at a time, so that only bytes are kept of all."""
-    return np.stack([_soft(frame, config) for frame in body])
+    then falling to nothing over the edge. `iuv` may be mapped from disk: one frame at a time is read."""
+    soft = np.empty(iuv.shape[:3], np.uint8)
+    for n, frame in enumerate(iuv):
+        soft[n] = _soft(frame[..., 0] > 0, config)
+    return soft
 
 
 def _soft(body: Bool[np.ndarray, "H W"], config: BackgroundConfig) -> UInt8[np.ndarray, "H W"]:

@@ -89,15 +89,17 @@ def draw_samples(
     num_neighbours: int = 0,
 ) -> Samples:
     """Pixels over all frames, pixels with a known flow, and pixels with neighbours, each uniformly with replacement. The (CPU) generator
-    alone decides which."""
-    num_all = field.num_frames * field.height * field.width
-    pixels = torch.randint(num_all, (num_pixels,), generator=generator).to(targets.device)
-    points, colours = field.points(pixels), _read(targets, field, pixels)
+    alone decides which.
+
+    `targets` and `human_flow` may lie in host memory, mapped from disk: only what was drawn goes to the field's device."""
+    num_all, device = field.num_frames * field.height * field.width, field.device
+    pixels = torch.randint(num_all, (num_pixels,), generator=generator)
+    points, colours = field.points(pixels.to(device)), _read(targets, field, pixels)
     start = end = points[:0]
     flow = start[:, :2]
     if human_flow is not None and len(human_flow.pixels) > 0:
-        chosen = torch.randint(len(human_flow.pixels), (num_flow_pixels,), generator=generator).to(targets.device)
-        flow, start = human_flow.flow[chosen], field.points(human_flow.pixels[chosen])
+        chosen = torch.randint(len(human_flow.pixels), (num_flow_pixels,), generator=generator).to(human_flow.pixels.device)
+        flow, start = human_flow.flow[chosen].to(device), field.points(human_flow.pixels[chosen].to(device))
         end = start + torch.cat([flow, torch.full_like(flow[:, :1], 1 / field.num_frames)], dim=1)
     return Samples(points, colours, start, end, flow, _draw_neighbours(field, targets, num_neighbours, generator))
 
@@ -105,17 +107,19 @@ def draw_samples(
 def _draw_neighbours(field: VideoField, targets: UInt8[Tensor, "N H W 3"], count: int, generator: torch.Generator) -> Neighbours:
     """From all pixels that have one to the right and one below."""
     columns, rows = field.width - 1, field.height - 1
-    index = torch.randint(field.num_frames * rows * columns, (count,), generator=generator).to(targets.device)
+    index = torch.randint(field.num_frames * rows * columns, (count,), generator=generator)
     frame, row, column = index // (rows * columns), index // columns % rows, index % columns
     here = (frame * field.height + row) * field.width + column
     after = torch.where(frame < field.num_frames - 1, here + field.height * field.width, here)
     pixels = torch.stack([here, here + 1, here + field.width, after])
-    return Neighbours(field.points(pixels.flatten()).view(4, count, 3), _read(targets, field, pixels[:3].flatten()).view(3, count, 3))
+    points, colours = field.points(pixels.flatten().to(field.device)), _read(targets, field, pixels[:3].flatten())
+    return Neighbours(points.view(4, count, 3), colours.view(3, count, 3))
 
 
 def _read(targets: UInt8[Tensor, "N H W 3"], field: VideoField, pixels: Int[Tensor, " S"]) -> Float[Tensor, "S 3"]:
-    frame, row, column = field.frame_row_column(pixels)
-    return targets[frame, row, column].float() / 255
+    """0..1, on the field's device."""
+    frame, row, column = field.frame_row_column(pixels.to(targets.device))
+    return targets[frame, row, column].to(field.device).float() / 255
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,11 @@ class VideoField(nn.Module):
     def frames_of(self, points: Float[Tensor, "S 3"]) -> Int[Tensor, " S"]:
         return (points[:, 2] * self.num_frames).round().long()
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed."""
+        return next(self.parameters()).device
+
     def points(self, pixels: Int[Tensor, " S"]) -> Float[Tensor, "S 3"]:
         """Points of pixels, which are counted over the whole video: (frame * H + row) * W + column."""
         frame, row, column = self.frame_row_column(pixels)
@@ -100,10 +105,9 @@ class VideoField(nn.Module):
     @torch.no_grad()
     def render(self, frames: Iterable[int] | None = None, chunk: int = RENDER_CHUNK) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """The frames asked for (none: all), one after the other, so that memory does not grow with their number."""
-        device = self.deformation.grid.table.device
         area = self.height * self.width
         for frame in range(self.num_frames) if frames is None else frames:
-            pixels = torch.arange(frame * area, (frame + 1) * area, device=device)
+            pixels = torch.arange(frame * area, (frame + 1) * area, device=self.device)
             picture = torch.cat([self(self.points(part)) for part in pixels.split(chunk)])
             yield to_uint8(picture).cpu().numpy().reshape(self.height, self.width, 3)
 

@@ -112,7 +112,7 @@ def test_the_mask_is_whole_near_the_body_and_falls_over_the_edge() -> None:
     """Against the distance to every body pixel."""
     body = np.random.default_rng(0).random((2, 20, 30)) < 0.02
     config = BackgroundConfig(layer=True, margin=0.1, edge=0.15)
-    soft = soft_body(body, config)
+    soft = soft_body(body[..., None] * np.array([7, 200, 0], np.uint8), config)
     for n, y, x in np.ndindex(*soft.shape):
         away = min(math.hypot(y - r, x - c) for r, c in np.argwhere(body[n]))
         assert abs(int(soft[n, y, x]) - 255 * min(1.0, max(0.0, (2 + 3 - away) / 3))) <= 0.5
@@ -120,7 +120,7 @@ def test_the_mask_is_whole_near_the_body_and_falls_over_the_edge() -> None:
 
 
 def test_a_frame_without_a_body_is_all_background() -> None:
-    assert not soft_body(np.zeros((1, 8, 8), bool), BackgroundConfig(layer=True)).any()
+    assert not soft_body(np.zeros((1, 8, 8, 3), np.uint8), BackgroundConfig(layer=True)).any()
 
 
 def test_layers_follow_the_settings() -> None:
