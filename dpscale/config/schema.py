@@ -12,6 +12,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from dpscale.config.estimators import BlazePoseKeypoints, BodyFitSurface, Keypoints, SmoothingConfig, Surface
+from dpscale.config.field import FieldConfig as FieldConfig
+from dpscale.config.field import HashGridConfig as HashGridConfig
 from dpscale.config.model import DiffusionConfig as DiffusionConfig
 from dpscale.config.model import PartsConfig as PartsConfig
 from dpscale.config.section import RunName, Section, Seed
@@ -157,31 +159,6 @@ class FinetuneConfig(Section):
         return (self.batch_clips or self.num_workers) // self.num_workers
 
 
-class HashGridConfig(Section):
-    """Names and meaning as in tiny-cuda-nn."""
-
-    n_levels: int = Field(default=16, ge=1, le=32)
-    n_features_per_level: int = Field(default=2, ge=1, le=8)
-    log2_hashmap_size: int = Field(default=19, ge=8, le=26)
-    base_resolution: int = Field(default=16, ge=2, le=1024)
-    per_level_scale: float = Field(default=1.38, gt=1, le=4)
-
-
-class FieldConfig(Section):
-    """V_s = C(D(H(x, y, n))); sizes are CoDeF's (METHOD 4)."""
-
-    deformation_grid: HashGridConfig = HashGridConfig()
-    canonical_grid: HashGridConfig = HashGridConfig(per_level_scale=1.44)
-    deformation_layers: int = Field(default=8, ge=1, le=32)
-    deformation_width: int = Field(default=64, ge=4, le=1024)
-    canonical_layers: int = Field(default=2, ge=1, le=32)
-    canonical_width: int = Field(default=64, ge=4, le=1024)
-    lr: float = Field(default=1e-3, gt=0, le=1, description="Adam learning rate (paper: 1e-3).")
-    lr_milestones: tuple[int, ...] = Field(default=(2500, 5000, 7500), description="Steps at which the rate halves (CoDeF).")
-    samples: int = Field(default=16384, ge=16, le=2**24, description="Pixels per step.")
-    flow_samples: int = Field(default=4096, ge=1, le=2**24, description="Pixels with known human flow per step (ours).")
-
-
 class JointConfig(Section):
     """Algorithm 1."""
 
@@ -189,6 +166,10 @@ class JointConfig(Section):
     refresh_interval: int = Field(default=2000, ge=1, le=100_000_000, description="Field steps between refreshes (paper: 2000).")
     warm_up_steps: int = Field(default=500, ge=0, le=1_000_000, description="Steps that fit the field to I_ref first (ours).")
     flow_weight: float = Field(default=1.0, ge=0, le=1000, description="lambda of Eq. 6 (ours: 1.0).")
+    flow_weight_to: float | None = Field(
+        default=None, ge=0, le=1000, description="lambda at the last step, reached linearly from flow_weight; none: constant (paper)."
+    )
+    flow_rise_steps: int = Field(default=0, ge=0, le=100_000_000, description="First steps over which lambda grows linearly from 0 (ours).")
     background_flow: bool = Field(default=False, description="Take the flow off the body as zero (static camera) instead of leaving it out.")
     first_strength: float = Field(default=1.0, gt=0, le=1, description="Noise strength of the first pass (ours).")
     strength_from: float = Field(default=0.7, gt=0, le=1, description="Noise strength of the first refresh, falling linearly (ours).")
@@ -251,6 +232,12 @@ class Config(Section):
         if self.finetune.offload != "none" and self.finetune.clips_per_worker > 1:
             # DeepSpeed 0.19.8 then adds up the gradients of the widened convolution wrongly when its reduce bucket is small.
             raise ValueError("finetune.offload takes one clip a worker: set finetune.batch_clips = finetune.num_workers, or finetune.offload = none")
+        return self
+
+    @model_validator(mode="after")
+    def _a_still_background_has_no_flow(self) -> Config:
+        if self.field.background.layer and self.joint.background_flow:
+            raise ValueError("field.background.layer keeps the background still by itself: set joint.background_flow = false")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""C: the one canonical image that all frames show, deformed (DiffPerformer Eq. 5; design and sizes: CoDeF)."""
+"""C: the canonical image that frames show, deformed (DiffPerformer Eq. 5; design and sizes: CoDeF), and the still image behind them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ MARGIN, SIZE = 0.3, 1.6
 class CanonicalImage(nn.Module):
     """Colour at positions of the canonical image, given in the coordinates of a frame: [0, 1]^2 is the frame itself."""
 
+    margin, size = MARGIN, SIZE
+
     def __init__(self, config: FieldConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.grid = HashGrid(config.canonical_grid, 2, generator)
@@ -24,4 +26,10 @@ class CanonicalImage(nn.Module):
 
     def forward(self, positions: Float[Tensor, "S 2"]) -> Float[Tensor, "S 3"]:
         """RGB in 0..1."""
-        return torch.sigmoid(self.network(self.grid((positions + MARGIN) / SIZE)))
+        return torch.sigmoid(self.network(self.grid((positions + self.margin) / self.size)))
+
+
+class BackgroundImage(CanonicalImage):
+    """What lies behind the body (ours): built like a canonical image, but as large as the frame, because nothing moves it."""
+
+    margin, size = 0.0, 1.0

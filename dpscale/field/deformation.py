@@ -1,4 +1,4 @@
-"""D: where each pixel of each frame comes from in the canonical image (DiffPerformer Eq. 4; design and sizes: CoDeF)."""
+"""D: where each pixel of each frame comes from in each canonical image (DiffPerformer Eq. 4; design and sizes: CoDeF)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ def mlp(num_inputs: int, width: int, num_layers: int, num_outputs: int, generato
 
 
 class Deformation(nn.Module):
-    """Displacement of points (x, y, n / N) in [0, 1]^3 into the canonical image, in parts of width and height."""
+    """Displacements of points (x, y, n / N) in [0, 1]^3 into each of the K canonical images, in parts of width and height.
+
+    One network gives all K of them (ours): what they share is learnt once, and one more image costs two more outputs."""
 
     def __init__(self, config: FieldConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.grid = HashGrid(config.deformation_grid, 3, generator)
-        self.network = mlp(self.grid.num_features + 3, config.deformation_width, config.deformation_layers, 2, generator)
+        self.network = mlp(self.grid.num_features + 3, config.deformation_width, config.deformation_layers, 2 * config.canonicals.count, generator)
         # Zero displacement at first (ours): the warm-up then shows I_ref undistorted in every frame.
         nn.init.zeros_(self.network[-1].weight)
 
-    def forward(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 2"]:
-        return self.network(torch.cat([self.grid(points), points], dim=1)) * OUTPUT_SCALE
+    def forward(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S K 2"]:
+        return (self.network(torch.cat([self.grid(points), points], dim=1)) * OUTPUT_SCALE).unflatten(1, (-1, 2))

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from dpscale.data.seeds import derive
+from dpscale.field.layers import Layers
 from dpscale.field.loss import HumanFlow, Losses
 from dpscale.field.video_field import VideoField
 from dpscale.joint import plan
@@ -99,6 +100,6 @@ def new_state(video: VideoTask, device: torch.device | str = "cpu") -> JointStat
     """Algorithm 1 before its first line; phi follows from the run's seed and the video's name."""
     config = video.config
     generator = torch.Generator().manual_seed(derive(config.run.seed, "field", video.name))
-    video_field = VideoField(config.field, *video.shape, generator).to(device)
+    video_field = VideoField(config.field, *video.shape, generator, Layers.of(config.field, video.pose)).to(device)
     optimizer = torch.optim.Adam(video_field.parameters(), lr=config.field.lr, betas=ADAM_BETAS, eps=ADAM_EPS, fused=True)
     return JointState(video_field, optimizer, FieldInputs.of(video, device), step=-config.joint.warm_up_steps)

@@ -19,3 +19,9 @@ def test_workers_take_equal_parts_of_the_batch():
     assert Config.model_validate({"finetune": {"num_workers": 2}}).finetune.clips_per_worker == 1
     with pytest.raises(ValidationError, match=r"finetune\.offload takes one clip a worker"):
         Config.model_validate({"finetune": {"batch_clips": 2, "offload": "optimizer"}})
+
+
+def test_a_background_layer_leaves_no_flow_to_the_background():
+    with pytest.raises(ValidationError, match=r"field\.background\.layer keeps the background still by itself: set joint\.background_flow = false"):
+        Config.model_validate({"field": {"background": {"layer": True}}, "joint": {"background_flow": True}})
+    assert Config.model_validate({"field": {"background": {"layer": True}}}).field.background.layer

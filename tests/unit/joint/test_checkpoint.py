@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dpscale.joint.checkpoint import VideoStore
 from dpscale.joint.loop import advance, optimise_on_disk, start
-from tests.unit.joint.small_video import bits, inverting_refresh, small_video
+from tests.unit.field.small_field import LAYERED
+from tests.unit.joint.small_video import bits, inverting_refresh, small_config, small_video
 
 
 def test_nothing_is_found_in_an_empty_folder(tmp_path: Path) -> None:
@@ -49,6 +51,24 @@ def test_two_states_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["000000002-00000", "000000003-00000"]
     assert bits(store.load(video)) == bits(state)
     assert store.request().refresh == 0
+
+
+def test_a_field_with_layers_comes_back_to_the_bit(tmp_path: Path) -> None:
+    """Weights of canonical images and the body's mask follow from the driving pose: they are not saved."""
+    config = small_config().model_copy(update={"field": LAYERED})
+    video, store = small_video(config), VideoStore(tmp_path, "settings")
+    state = start(video)
+    for _ in range(2):
+        advance(state, video)
+    store.save(state)
+    back = store.load(video)
+    assert bits(back) == bits(state)
+    assert torch.equal(back.field.frame_weights, state.field.frame_weights)
+    assert torch.equal(back.field.body, state.field.body)
+    advance(state, video)
+    advance(back, video)
+    assert bits(back) == bits(state)
+    np.testing.assert_array_equal(back.field.render_all(), state.field.render_all())
 
 
 def test_a_half_written_state_is_passed_over(tmp_path: Path) -> None:
