@@ -69,7 +69,7 @@ class Pass:
         return len(self.solver.schedule.timesteps)
 
     @torch.no_grad()
-    def start(self, guidance: Iterable[Float[Tensor, "F C h w"]] | None, seed: int) -> Progress:
+    def start(self, guidance: Iterable[Float[Tensor, "_ C h w"]] | None, seed: int) -> Progress:
         """Noise from `seed` alone; `guidance`, latents of all frames in pieces of any length, has it added at the first timestep."""
         features, channels = self.conditions.pose_features, self.denoiser.latent_channels
         noise = torch.randn((channels, *features.shape[1:]), generator=torch.Generator().manual_seed(seed)).to(features)
