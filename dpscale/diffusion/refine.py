@@ -24,18 +24,21 @@ def refine(
     strength: float,
     settings: DiffusionConfig,
     seed: int,
+    is_noisy: bool = False,
 ) -> Float[Tensor, "N C h w"]:
     """Latents of a video of N frames (conditions with B = 1, F = N).
 
     Noise of `strength` (0 < strength <= 1: the part of the diffusion time, and of the DDIM steps, that is run) is added to
-    `guidance`, E_enc(V_s), in latent space and denoised from there; without guidance the start is pure noise, whatever the strength. At
-    every step the predictions of overlapping windows are averaged. Deterministic: the noise comes from `seed` alone."""
+    `guidance`, E_enc(V_s), in latent space and denoised from there; without guidance the start is pure noise, whatever the strength. Guidance
+    that `is_noisy` carries noise of that strength already. At every step the predictions of overlapping windows are averaged. Deterministic: the noise comes from `seed` alone."""
     conditions = replace(conditions, pose_features=_pose_features(denoiser, conditions, settings))
     num_frames, (height, width) = conditions.pose_features.shape[2], conditions.pose_features.shape[3:]
     noise = torch.randn((1, denoiser.latent_channels, num_frames, height, width), generator=torch.Generator().manual_seed(seed))
     noise = noise.to(conditions.pose_features)
     schedule = sampling_schedule(noise_schedule, settings.sampling_steps, 1.0 if guidance is None else strength)
-    latents = noise if guidance is None else schedule.add_noise(guidance.transpose(0, 1)[None], noise, schedule.timesteps[:1])
+    latents = noise if guidance is None else guidance.transpose(0, 1)[None]
+    if guidance is not None and not is_noisy:
+        latents = schedule.add_noise(latents, noise, schedule.timesteps[:1])
     for timestep in schedule.timesteps:
         prediction = _predict(denoiser, latents, timestep, conditions, settings)
         latents = schedule.step(prediction, timestep, latents, eta=0.0, return_dict=False)[0]

@@ -62,17 +62,19 @@ def draw_samples(
     num_flow_pixels: int,
     generator: torch.Generator,
 ) -> Samples:
-    """Pixels over all frames, and pixels with a known flow, uniformly with replacement. The (CPU) generator alone decides which."""
-    num_all = field.num_frames * field.height * field.width
-    pixels = torch.randint(num_all, (num_pixels,), generator=generator).to(targets.device)
-    points = field.points(pixels)
-    frame, row, column = field.frame_row_column(pixels)
-    colours = targets[frame, row, column].float() / 255
+    """Pixels over all frames, and pixels with a known flow, uniformly with replacement. The (CPU) generator alone decides which.
+
+    `targets` and `human_flow` may lie in host memory, mapped from disk: only what was drawn goes to the field's device."""
+    num_all, device = field.num_frames * field.height * field.width, field.device
+    pixels = torch.randint(num_all, (num_pixels,), generator=generator)
+    points = field.points(pixels.to(device))
+    frame, row, column = field.frame_row_column(pixels.to(targets.device))
+    colours = targets[frame, row, column].to(device).float() / 255
     if human_flow is None or len(human_flow.pixels) == 0:
         return Samples(points, colours, points[:0], points[:0], points[:0, :2])
-    chosen = torch.randint(len(human_flow.pixels), (num_flow_pixels,), generator=generator).to(targets.device)
-    flow = human_flow.flow[chosen]
-    start = field.points(human_flow.pixels[chosen])
+    chosen = torch.randint(len(human_flow.pixels), (num_flow_pixels,), generator=generator).to(human_flow.pixels.device)
+    flow = human_flow.flow[chosen].to(device)
+    start = field.points(human_flow.pixels[chosen].to(device))
     step = torch.cat([flow, torch.full_like(flow[:, :1], 1 / field.num_frames)], dim=1)
     return Samples(points, colours, start, start + step, flow)
 

@@ -37,6 +37,11 @@ class VideoField(nn.Module):
         """RGB in 0..1 of points whose displacements are known."""
         return self.canonical(points[:, :2] + displacements)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed."""
+        return self.deformation.grid.table.device
+
     def points(self, pixels: Int[Tensor, " S"]) -> Float[Tensor, "S 3"]:
         """Points of pixels, which are counted over the whole video: (frame * H + row) * W + column."""
         frame, row, column = self.frame_row_column(pixels)
@@ -49,10 +54,9 @@ class VideoField(nn.Module):
     @torch.no_grad()
     def render(self, frames: Iterable[int] | None = None, chunk: int = RENDER_CHUNK) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """The frames asked for (none: all), one after the other, so that memory does not grow with their number."""
-        device = self.deformation.grid.table.device
         area = self.height * self.width
         for frame in range(self.num_frames) if frames is None else frames:
-            pixels = torch.arange(frame * area, (frame + 1) * area, device=device)
+            pixels = torch.arange(frame * area, (frame + 1) * area, device=self.device)
             picture = torch.cat([self(self.points(part)) for part in pixels.split(chunk)])
             yield to_uint8(picture).cpu().numpy().reshape(self.height, self.width, 3)
 

@@ -16,6 +16,7 @@ from dpscale.data.layout import RunLayout
 from dpscale.data.seeds import derive
 from dpscale.diffusion.conditions import Conditions, pose_maps
 from dpscale.diffusion.delta import FINETUNED, changed_tensors, load_delta
+from dpscale.diffusion.noisy_pictures import encode_noisy
 from dpscale.diffusion.reference import reference_pictures
 from dpscale.diffusion.refine import refine
 from dpscale.diffusion.weights import PoseVideoModel, References, load_model
@@ -37,10 +38,15 @@ class DiffusionRefresh:
         """V_p. A first pass of full strength starts from pure noise: it is the method without optimisation."""
         settings = self._video.config.diffusion
         from_noise = request.refresh == 0 and request.strength == 1
-        guidance = None if from_noise else self._model.encode(request.guidance)
-        seed = derive(self._video.config.run.seed, "refresh", self._video.name, request.refresh)
-        model = self._model
-        latents = refine(model.denoiser, model.noise_schedule, self._conditions, guidance, request.strength, settings, seed)
+        model, seed = self._model, derive(self._video.config.run.seed, "refresh", self._video.name, request.refresh)
+        noisy = self._video.config.joint.method == "noisy_image"
+        if from_noise:
+            guidance = None
+        elif noisy:
+            guidance = encode_noisy(model, request.guidance, request.strength, settings, seed)
+        else:
+            guidance = model.encode(request.guidance)
+        latents = refine(model.denoiser, model.noise_schedule, self._conditions, guidance, request.strength, settings, seed, is_noisy=noisy)
         return model.decode(latents, self._references)
 
     def _find_references(self) -> References | None:

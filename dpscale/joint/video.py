@@ -73,7 +73,7 @@ def fingerprint(config: Config, layout: RunLayout, video: VideoConfig) -> str:
         "torch_threads": config.ray.torch_threads,
         "devices": [config.scheduler.field_gpus > 0, config.scheduler.refresh_gpus > 0],
         "field": config.field.model_dump(mode="json"),
-        "joint": config.joint.model_dump(mode="json"),
+        "joint": config.joint.decisive(),
         "diffusion": config.diffusion.model_dump(mode="json"),
         "shards": [marker_of(shard) for shard in _shards(config, layout, video)],
         "finetune": marker_of(layout.finetune(video.performer)),
