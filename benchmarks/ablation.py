@@ -64,7 +64,8 @@ PUBLISHED = {
 """PSNR, SSIM and L1 of the supplement's Table 2: 512 x 512 px, the authors' people and weights (METHOD 7)."""
 TIE = {"psnr": 0.1, "l1": 0.01}
 """What counts as equal: dB; part of the smaller L1."""
-_RENDERED = ((HELD_OUT_SEED + 11, "dance_a"), (HELD_OUT_SEED + 12, "dance_b"), (HELD_OUT_SEED + 13, "walk"))
+_RENDERED = ((HELD_OUT_SEED + 11, "dance_b"), (HELD_OUT_SEED + 12, "walk"), (HELD_OUT_SEED + 13, "dance_a"))
+"""In every true frame of their held-out parts BlazePose finds them, within 2 px."""
 _FILMED = "single_person_demo.mp4"
 
 
@@ -117,7 +118,8 @@ def _config(root: Path, full: bool) -> tuple[Config, list[str]]:
     config = load(CONFIGS / "demo.toml", [f'run.root="{root}"', "tracking.kind=none", "finetune.max_concurrent=2"])
     people: list[dict[str, Any]] = [next(performer for performer in config.performers if performer.kind == "pose2sim").model_dump()]
     for seed, motion in _RENDERED[: None if full else 1]:
-        people.append({"kind": "rendered", "name": f"rendered-{motion.replace('_', '-')}", "performer_seed": seed, "motion": motion, "num_frames": 76})
+        name = f"rendered-{motion.replace('_', '-')}"
+        people.append({"kind": "rendered", "name": name, "performer_seed": seed, "motion": motion, "num_frames": 76})
     notes = ["Frechet distances: not measured, evaluate/ has none (they need networks that are not shipped)"]
     footage = os.environ.get("DPSCALE_REAL_DATA")
     if full and footage:
@@ -160,7 +162,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over performers and seeds, their spread, and what they say. Spread: standard deviation over performers of their means over
     seeds, and over seeds of one performer (root mean square)."""
     performers = list(dict.fromkeys(row["performer"] for row in rows))
-    values = {m: {name: [[row[name] for row in rows if (row["method"], row["performer"]) == (m, p)] for p in performers] for name in METRICS} for m in METHODS}
+    of = {(m, p): [row for row in rows if (row["method"], row["performer"]) == (m, p)] for m in METHODS for p in performers}
+    values = {m: {name: [[row[name] for row in of[m, p]] for p in performers] for name in METRICS} for m in METHODS}
     means = {m: {name: statistics.fmean(statistics.fmean(v) for v in per) for name, per in of.items()} for m, of in values.items()}
     spread = {m: {name: _spread(per) for name, per in of.items()} for m, of in values.items()}
 

@@ -32,7 +32,7 @@ class JointConfig(Section):
     strength_from: float = Field(default=0.7, gt=0, le=1, description="Noise strength of the first refresh, falling linearly (ours).")
     strength_to: float = Field(default=0.3, gt=0, le=1, description="Noise strength of the last refresh (ours).")
     stop_l1: float | None = Field(
-        default=None, gt=0, le=255, description="Ends early where |V_s - V_p| stays below this, in grey levels; the last refresh follows; none: never."
+        default=None, gt=0, le=255, description="Ends early where |V_s - V_p| stays below this (grey levels), with the last refresh; none: never."
     )
     stop_checks: int = Field(default=3, ge=1, le=10_000, description="Logged losses in a row that must be below stop_l1.")
 

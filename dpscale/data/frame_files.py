@@ -28,12 +28,12 @@ def write_videos(path: Path, shape: tuple[int, int, int], videos: Mapping[str, F
                 _write(file, shape, frames)
 
 
-def mapped(path: Path) -> Shaped[np.ndarray, "..."]:
+def mapped(path: Path) -> Shaped[np.ndarray, ...]:
     """An .npy file, mapped: what is read of it is the system's to drop. Writing to the array would change it in memory alone."""
     return np.load(path, mmap_mode="c")
 
 
-def forget(array: Shaped[np.ndarray, "..."]) -> None:
+def forget(array: Shaped[np.ndarray, ...]) -> None:
     """Lets the system drop what has been read of a mapped array; of any other array nothing changes."""
     base = array
     while isinstance(base, np.ndarray):

@@ -30,7 +30,8 @@ def refine(
 
     Noise of `strength` (0 < strength <= 1: the part of the diffusion time, and of the DDIM steps, that is run) is added to
     `guidance`, E_enc(V_s), in latent space and denoised from there; without guidance the start is pure noise, whatever the strength. Guidance
-    that `is_noisy` carries noise of that strength already. At every step the predictions of overlapping windows are averaged. Deterministic: the noise comes from `seed` alone."""
+    that `is_noisy` carries noise of that strength already. At every step the predictions of overlapping windows are averaged.
+    Deterministic: the noise comes from `seed` alone."""
     conditions = replace(conditions, pose_features=_pose_features(denoiser, conditions, settings))
     num_frames, (height, width) = conditions.pose_features.shape[2], conditions.pose_features.shape[3:]
     noise = torch.randn((1, denoiser.latent_channels, num_frames, height, width), generator=torch.Generator().manual_seed(seed))

@@ -54,5 +54,6 @@ def bits(state: JointState) -> dict[str, bytes]:
     if state.targets is not None:
         arrays["targets"] = state.targets.numpy()
     request = {} if state.request is None else {**vars(state.request), "guidance": state.request.guidance.tolist()}
-    counters = json.dumps([state.step, state.optimizer_steps, state.num_refreshes, state.history.losses, state.history.stopped_at, request], sort_keys=True)
+    history = [state.history.losses, state.history.stopped_at]
+    counters = json.dumps([state.step, state.optimizer_steps, state.num_refreshes, history, request], sort_keys=True)
     return {name: array.tobytes() for name, array in arrays.items()} | {"counters": counters.encode()}
