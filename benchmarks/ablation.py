@@ -101,6 +101,8 @@ def main() -> None:
         config, notes = _config(Path(folder).resolve(), given.full)
         if run_stages(config, ["preprocess", "finetune"]):
             raise RuntimeError("a performer could not be trained: see above")
+        for video in config.planned_videos():
+            load_task(config, RunLayout.of(config), video)  # decodes the inputs that all methods share
         seeds = (0, 1) if given.full else (0,)
         jobs = [Job(config, video, method, seed) for video in config.planned_videos() for seed in seeds for method in METHODS]
         with multiprocessing.get_context("spawn").Pool(min(len(jobs), os.cpu_count() or 1)) as pool:

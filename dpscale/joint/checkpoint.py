@@ -3,6 +3,7 @@
     checkpoints/<steps>-<refreshes>/   state.safetensors, marker      field and Adam
     requests/<number>/                 guidance.npy, marker           V_s that a refresh is made from, until its answer is in force
     refreshes/<number>/                frames.npy, marker             V_p of every finished refresh
+    inputs/                            see inputs.py
     result/                            frames.npz, history.json, marker
 
 Every folder is whole or absent, and its marker holds the fingerprint of the settings that it follows from: one under another

@@ -63,16 +63,16 @@ class History:
 
 @dataclass(frozen=True)
 class FieldInputs:
-    """What every field step of a video reads, on the field's device."""
+    """What every field step of a video reads."""
 
     reference: UInt8[Tensor, "H W 3"]
+    """On the field's device."""
     human_flow: HumanFlow
+    """In host memory or mapped from disk."""
 
     @classmethod
     def of(cls, video: VideoTask, device: torch.device | str) -> FieldInputs:
-        flow, valid, body = (torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (video.pose.flow, video.pose.flow_valid, video.body))
-        human_flow = HumanFlow.of(flow.float(), valid, body, video.config.joint.background_flow)
-        return cls(torch.from_numpy(video.reference.copy()).to(device), human_flow)
+        return cls(torch.from_numpy(video.reference.copy()).to(device), video.human_flow())
 
 
 @dataclass
