@@ -128,6 +128,12 @@ class VideoStore:
             return None
         return RefreshRequest(guidance=self._guidance(request["refresh"]), **request)
 
+    def last_refresh(self) -> dict[str, float] | None:
+        """The history's entry of the newest refresh whose answer the newest state has, or None."""
+        newest = self.newest()
+        refreshes = [] if newest is None else marker_of(newest)["history"]["refreshes"]
+        return refreshes[-1] if refreshes else None
+
     def newest(self) -> Path | None:
         """The folder of the newest state, or None."""
         states = self._checkpoints()

@@ -136,11 +136,18 @@ class _RefreshWorker:
         """Makes the targets that the video's newest state waits for, unless they are there already, and commits them."""
         store = open_store(self._config, self._layout, video)
         request = store.request()
-        if request is None:
-            raise RuntimeError(f"{store.folder} waits for no refresh")
+        if request is None:  # asked for again although a field worker has the answer: what is told once more is the newest one
+            return self._newest(store)
         if store.refresh_s(request.refresh) is None:
             store.keeps(lambda asked: self._loaded().answer(video, asked))(request)
         return RefreshReceipt(request.refresh, request.step, request.strength, store.refresh_s(request.refresh))
+
+    @staticmethod
+    def _newest(store: VideoStore) -> RefreshReceipt:
+        told = store.last_refresh()
+        if told is None:
+            raise RuntimeError(f"{store.folder} waits for no refresh")
+        return RefreshReceipt(told["refresh"], told["step"], told["strength"], told["seconds"])
 
     def _loaded(self):
         """The service with its model. Not in the constructor, for Ray hides the type of an error that is raised there."""
