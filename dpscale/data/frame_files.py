@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import mmap
 import zipfile
-from collections.abc import Iterable, Mapping
-from io import BufferedIOBase
+from collections.abc import Callable, Iterable, Mapping
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -17,7 +18,7 @@ Frames = Iterable[UInt8[np.ndarray, "H W 3"]]
 def write_frames(path: Path, shape: tuple[int, int, int], frames: Frames) -> None:
     """N frames of H x W px (`shape`: N, H, W) as uint8 .npy [N, H, W, 3]."""
     with path.open("wb") as file:
-        _write(file, shape, frames)
+        _write(file.write, shape, frames)
 
 
 def write_videos(path: Path, shape: tuple[int, int, int], videos: Mapping[str, Frames]) -> None:
@@ -25,7 +26,7 @@ def write_videos(path: Path, shape: tuple[int, int, int], videos: Mapping[str, F
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, frames in videos.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-                _write(file, shape, frames)
+                _write(file.write, shape, frames)
 
 
 def mapped(path: Path) -> Shaped[np.ndarray, ...]:
@@ -35,20 +36,24 @@ def mapped(path: Path) -> Shaped[np.ndarray, ...]:
 
 def forget(array: Shaped[np.ndarray, ...]) -> None:
     """Lets the system drop what has been read of a mapped array; of any other array nothing changes."""
-    base = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, mmap.mmap):
-        base.madvise(mmap.MADV_DONTNEED)
+    memory = _owner(array)
+    if isinstance(memory, mmap.mmap):
+        memory.madvise(mmap.MADV_DONTNEED)
 
 
-def _write(file: BufferedIOBase, shape: tuple[int, int, int], frames: Frames) -> None:
-    whole = (*shape, 3)
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": whole})
+def _owner(array: Any) -> Any:
+    """What holds an array's memory; None: the array itself."""
+    return _owner(array.base) if isinstance(array, np.ndarray) else array
+
+
+def _write(write: Callable[[bytes | memoryview], object], shape: tuple[int, int, int], frames: Frames) -> None:
+    whole, header = (*shape, 3), BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": whole})
+    write(header.getvalue())
     number = 0
     for number, frame in enumerate(frames, start=1):
         if frame.shape != whole[1:]:
             raise ValueError(f"frame {number - 1} has shape {frame.shape}, not {whole[1:]}")
-        file.write(np.ascontiguousarray(frame))
+        write(np.ascontiguousarray(frame).data)
     if number != shape[0]:
         raise ValueError(f"there are {number} frames, not {shape[0]}")

@@ -132,6 +132,10 @@ class Policy(Protocol):
     def refresh_key(self, video: VideoRecord) -> tuple[float, ...]: ...
 
 
+_REPORTS: dict[Role, type[SliceDone] | type[RefreshDone]] = {Role.FIELD: SliceDone, Role.REFRESH: RefreshDone}
+"""How a piece of work of each role ends well."""
+
+
 @dataclass
 class Scheduler:
     """All videos and actors of a run, and the rules by which they change."""
@@ -167,8 +171,7 @@ class Scheduler:
     def _take_report(self, report: Report, now_s: float) -> list[Command]:
         video = self.videos[report.video]
         piece = next((piece for piece in video.under_way.values() if piece.ticket == report.ticket), None)
-        tells_of = {SliceDone: Role.FIELD, RefreshDone: Role.REFRESH}.get(type(report))
-        if piece is None or tells_of not in (None, piece.role):
+        if piece is None or not isinstance(report, WorkFailed | _REPORTS[piece.role]):
             return []
         del video.under_way[piece.role]
         self.actors[piece.actor].video = None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,17 @@ def test_a_mapped_file_stays_as_it_is_and_can_be_read_again_after_it_was_forgott
     np.testing.assert_array_equal(array, FRAMES)
     forget(array[1:])
     np.testing.assert_array_equal(array, FRAMES)
+    np.save(tmp_path / "large.npy", np.ones((16, 1024, 1024), np.uint8))
+    large = mapped(tmp_path / "large.npy")
+    large.sum()
+    before = _mapped_kib()
+    forget(large[3:])
+    assert _mapped_kib() < before - 12 * 1024, "of 16 MiB"
     own = FRAMES.copy()
     forget(own)
     np.testing.assert_array_equal(own, FRAMES)
+
+
+def _mapped_kib() -> int:
+    """Pages of files in this process's memory."""
+    return int(re.search(r"RssFile:\s+(\d+)", Path("/proc/self/status").read_text())[1])
