@@ -9,38 +9,46 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
-from rich.console import Console
-from rich.table import Table
-
 from dpscale.data.checkpoint import write_json
-from jobs.summary import commit
 
 
-def arguments(doc: str) -> argparse.Namespace:
-    """--json FILE and --full."""
+def arguments(doc: str, **options: dict[str, Any]) -> argparse.Namespace:
+    """--json FILE, --full and a benchmark's own options: name -> what add_argument is given."""
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the result goes; none: runs/benchmarks/NAME.json")
     parser.add_argument("--full", action="store_true", help="more and longer measurements than ten minutes allow")
+    for name, how in options.items():
+        parser.add_argument(f"--{name}", **how)
     return parser.parse_args()
 
 
 def finish(name: str, path: Path | None, result: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Prints `rows` as a table and writes `result` with machine and commit."""
-    table = Table(*rows[0], title=name)
-    for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    from jobs.summary import commit
+
+    show(name, rows)
     path = path or Path("runs/benchmarks") / f"{name}.json"
     write_json(path, {**result, "rows": rows, "machine": machine(), "commit": commit()})
     print(f"-> {path}")
 
 
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """Prints `rows` as a table."""
+    from rich.console import Console  # here, so that measurements run where only torch is installed
+    from rich.table import Table
+
+    table = Table(*rows[0], title=title)
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
     return {
-        "cpu": model, "cores": os.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "cpu": model, "cores": os.cpu_count(), "memory_gib": round(memory / 2**30, 1),
         "system": platform.platform(), "python": platform.python_version(),
     }  # fmt: skip
 

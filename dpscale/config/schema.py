@@ -14,6 +14,8 @@ from pydantic import Field, model_validator
 from dpscale.config.estimators import BlazePoseKeypoints, BodyFitSurface, Keypoints, SmoothingConfig, Surface
 from dpscale.config.field import FieldConfig as FieldConfig
 from dpscale.config.field import HashGridConfig as HashGridConfig
+from dpscale.config.joint import JointConfig as JointConfig
+from dpscale.config.joint import SchedulerConfig as SchedulerConfig
 from dpscale.config.model import DiffusionConfig as DiffusionConfig
 from dpscale.config.model import PartsConfig as PartsConfig
 from dpscale.config.section import RunName, Section, Seed
@@ -159,39 +161,6 @@ class FinetuneConfig(Section):
         return (self.batch_clips or self.num_workers) // self.num_workers
 
 
-class JointConfig(Section):
-    """Algorithm 1."""
-
-    steps: int = Field(default=10_000, ge=1, le=100_000_000, description="Field steps (paper: 10,000).")
-    refresh_interval: int = Field(default=2000, ge=1, le=100_000_000, description="Field steps between refreshes (paper: 2000).")
-    warm_up_steps: int = Field(default=500, ge=0, le=1_000_000, description="Steps that fit the field to I_ref first (ours).")
-    flow_weight: float = Field(default=1.0, ge=0, le=1000, description="lambda of Eq. 6 (ours: 1.0).")
-    flow_weight_to: float | None = Field(
-        default=None, ge=0, le=1000, description="lambda at the last step, reached linearly from flow_weight; none: constant (paper)."
-    )
-    flow_rise_steps: int = Field(default=0, ge=0, le=100_000_000, description="First steps over which lambda grows linearly from 0 (ours).")
-    background_flow: bool = Field(default=False, description="Take the flow off the body as zero (static camera) instead of leaving it out.")
-    first_strength: float = Field(default=1.0, gt=0, le=1, description="Noise strength of the first pass (ours).")
-    strength_from: float = Field(default=0.7, gt=0, le=1, description="Noise strength of the first refresh, falling linearly (ours).")
-    strength_to: float = Field(default=0.3, gt=0, le=1, description="Noise strength of the last refresh (ours).")
-
-
-class SchedulerConfig(Section):
-    kind: Literal["fifo", "critical_path"] = "critical_path"
-    field_workers: int = Field(default=2, ge=1, le=100_000, description="Actors that run field steps.")
-    warm_videos: int = Field(default=2, ge=1, le=10_000, description="Videos whose state a field worker keeps in memory between slices.")
-    slice_steps: int = Field(default=200, ge=1, le=1_000_000, description="Most field steps scheduled at once; a checkpoint follows each slice.")
-    field_cpus: float = Field(default=1.0, gt=0, le=256)
-    field_gpus: float = Field(default=0.0, ge=0, le=8)
-    refresh_cpus: float = Field(default=1.0, gt=0, le=256)
-    refresh_gpus: float = Field(default=0.0, ge=0, le=8)
-    refresh_checkpoint_s: float = Field(
-        default=60.0,
-        ge=0,
-        le=86400,
-        description="Seconds of denoising after which a refresh leaves its progress on disk, to go on from there if its worker dies.",
-    )
-    max_failures: int = Field(default=3, ge=0, le=100, description="Failures of one video before it is given up.")
 
 
 class EvaluateConfig(Section):

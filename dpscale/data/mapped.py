@@ -20,11 +20,10 @@ def scratch_array(shape: tuple[int, ...], dtype: Any) -> np.memmap:
 
 
 def give_back(array: np.ndarray) -> None:
-    """Lets the system take the pages of a mapped array out of this process; what was written stays in the file. Others are left alone."""
+    """Lets the system take what was read of a mapped array out of this process; what was written to the file stays there, and changes to a
+    copy-on-write mapping are undone. Other arrays are left alone."""
     mapping: Any = array
     while isinstance(mapping, np.ndarray):
-        if isinstance(mapping, np.memmap) and mapping.mode == "c":
-            return  # changes of a private mapping live in those pages alone
         mapping = mapping.base
     if isinstance(mapping, mmap.mmap):
         mapping.madvise(mmap.MADV_DONTNEED)

@@ -94,10 +94,20 @@ class ShardReader:
         return BodyShape(*(np.array(self._meta[name], np.float64) for name in ("betas", "log_scales", "girths")))
 
     @property
+    def camera(self) -> tuple[float, tuple[float, float]]:
+        """Focal length and principal point, in px of the crop."""
+        center = self._meta["center_px"]
+        return self._meta["focal_px"], (center[0], center[1])
+
+    @property
     def motion(self) -> BodyMotion:
         """Of all frames; pictures stay on the disk."""
-        center = self._meta["center_px"]
-        return BodyMotion(self.column("rotations"), self.column("root"), self._meta["focal_px"], (center[0], center[1]))
+        return BodyMotion(self.column("rotations"), self.column("root"), *self.camera)
+
+    @property
+    def columns(self) -> list[str]:
+        """Arrays that the shard has."""
+        return [name for name in self._file.schema_arrow.names if name in _COLUMN_TYPES]
 
     def column(self, name: str, frames: Int[np.ndarray, " F"] | None = None) -> Shaped[np.ndarray, "F ..."]:
         """One column, of all frames or of those asked for, in their order; flow and latents as float32."""
@@ -115,8 +125,8 @@ class ShardReader:
     def clip(self, frames: Int[np.ndarray, " F"] | None = None) -> Clip:
         """The whole clip, or some of its frames (`num_train` and the flow keep their meaning in the whole clip)."""
         meta = self._meta
-        column = {name: self.column(name, frames) for name in self._file.schema_arrow.names if name in _COLUMN_TYPES}
-        motion = BodyMotion(column["rotations"], column["root"], meta["focal_px"], (meta["center_px"][0], meta["center_px"][1]))
+        column = {name: self.column(name, frames) for name in self.columns}
+        motion = BodyMotion(column["rotations"], column["root"], *self.camera)
         embedding = meta["image_embedding"]
         return Clip(
             performer=meta["performer"], clip=meta["clip"], fps=meta["fps"], num_train=meta["num_train"],

@@ -69,14 +69,16 @@ class Pass:
         return len(self.solver.schedule.timesteps)
 
     @torch.no_grad()
-    def start(self, guidance: Iterable[Float[Tensor, "_ C h w"]] | None, seed: int) -> Progress:
-        """Noise from `seed` alone; `guidance`, latents of all frames in pieces of any length, has it added at the first timestep."""
+    def start(self, guidance: Iterable[Float[Tensor, "_ C h w"]] | None, seed: int, is_noisy: bool = False) -> Progress:
+        """Noise from `seed` alone; `guidance`, latents of all frames in pieces of any length, has it added at the first timestep, unless it
+        `is_noisy` and carries noise of that strength already."""
         features, channels = self.conditions.pose_features, self.denoiser.latent_channels
         noise = torch.randn((channels, *features.shape[1:]), generator=torch.Generator().manual_seed(seed)).to(features)
         begin = 0
         for part in () if guidance is None else guidance:
             frames = slice(begin, begin + len(part))
-            noise[:, frames] = self.solver.schedule.add_noise(part.transpose(0, 1), noise[:, frames], self.solver.schedule.timesteps[:1])
+            latents = part.transpose(0, 1)
+            noise[:, frames] = latents if is_noisy else self.solver.schedule.add_noise(latents, noise[:, frames], self.solver.schedule.timesteps[:1])
             begin = frames.stop
         return Progress(noise, self.solver.empty_memory(noise))
 

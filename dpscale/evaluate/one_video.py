@@ -27,7 +27,7 @@ VERSION = 2
 """Raise it when a metric or a file changes its meaning: finished videos are then evaluated again."""
 
 MADE = ("wo_opt", "ivr_opt", "field")
-"""Arrays in a joint result: V_p of the first pass, the final V_p, and V_s."""
+"""Arrays in a joint result: V_p of the first pass, the final V_p, and V_s, which methods without representation have not."""
 
 _SHEET_ROWS = ("pose", "truth", "nearest_pose", "warped", "wo_opt", "ivr_opt")
 
@@ -76,7 +76,7 @@ def _result(layout: RunLayout, video: VideoConfig) -> Path:
 
 def _made(layout: RunLayout, video: VideoConfig) -> dict[str, UInt8[np.ndarray, "N H W 3"]]:
     with np.load(_result(layout, video) / "frames.npz") as arrays:
-        return {name: arrays[name] for name in MADE}
+        return {name: arrays[name] for name in MADE if name in arrays}
 
 
 def _fingerprint(config: Config, layout: RunLayout, video: VideoConfig, with_keypoints: bool) -> str:
@@ -94,7 +94,7 @@ def _fingerprint(config: Config, layout: RunLayout, video: VideoConfig, with_key
 def _write_files(folder: Path, fingerprint: str, main: Clip, case: Case, made: dict[str, UInt8[np.ndarray, "N H W 3"]]) -> None:
     assert main.frames is not None
     reference = main.frames[:1]
-    videos = {"pose": video_files.pose_pictures(case.pose)} | {name: made[name] for name in ("nearest_pose", "warped", *MADE)}
+    videos = {"pose": video_files.pose_pictures(case.pose)} | {name: made[name] for name in ("nearest_pose", "warped", *MADE) if name in made}
     if case.truth is not None:
         videos["truth"] = case.truth
     rows = {"reference": reference} | {name: videos[name] for name in _SHEET_ROWS if name in videos}

@@ -1,8 +1,10 @@
 """What the joint optimisation of one video keeps on disk, below its folder:
 
-    checkpoints/<steps>-<refreshes>/   state.safetensors, marker      field, Adam, and V_s while a refresh is due
+    checkpoints/<steps>-<refreshes>/   state.safetensors, marker      field and Adam
+    requests/<number>/                 guidance.npy, marker           V_s that a refresh is made from, until its answer is in force
     refreshes/<number>/                frames.npy, marker             V_p of every finished refresh
     unfinished/<number>-<step>-<window>/  progress.safetensors, marker  a refresh under way (joint.unfinished), until it is committed
+    inputs/                            see inputs.py
     result/                            frames.npz, history.json, marker
 
 Every folder is whole or absent, and its marker holds the fingerprint of the settings that it follows from: one under another
@@ -25,7 +27,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dpscale.data.checkpoint import commit_folder, marker_of, write_json
-from dpscale.data.mapped import save_array
+from dpscale.data.frame_files import Frames, mapped, write_frames, write_videos
+from dpscale.data.mapped import give_back, save_array
 from dpscale.joint.state import History, JointState, RefreshRequest, new_state
 from dpscale.joint.unfinished import UnfinishedRefresh
 from dpscale.joint.video import VideoTask
@@ -45,9 +48,9 @@ class VideoStore:
     # ------------------------------------------------------------------------------ refreshes
 
     def refresh(self, number: int) -> UInt8[np.ndarray, "N H W 3"] | None:
-        """V_p of a finished refresh, or None."""
+        """V_p of a finished refresh, mapped, or None."""
         folder = self.folder / "refreshes" / f"{number:05d}"
-        return np.load(folder / "frames.npy") if self._marker(folder) is not None else None
+        return mapped(folder / "frames.npy") if self._marker(folder) is not None else None
 
     def refresh_s(self, number: int) -> float | None:
         """How long a finished refresh took, or None."""
@@ -63,6 +66,9 @@ class VideoStore:
                 started = time.monotonic()
                 frames = refresh(request)
                 self.put_refresh(request.refresh, frames, time.monotonic() - started)
+                for read in (frames, request.guidance):
+                    give_back(read)
+                frames = self.refresh(request.refresh)
             return frames
 
         return answer
@@ -76,11 +82,25 @@ class VideoStore:
         """Where the progress of a refresh is kept while it is made."""
         return UnfinishedRefresh(self.folder / "unfinished", self.fingerprint, number)
 
+    def keep_guidance(self, number: int, shape: tuple[int, int, int], frames: Frames) -> UInt8[np.ndarray, "N H W 3"]:
+        """Commits V_s for a refresh, frame by frame, and gives it back mapped."""
+        self._commit(self._request(number), lambda path: write_frames(path / "guidance.npy", shape, frames))
+        return self._guidance(number)
+
+    def _request(self, number: int) -> Path:
+        return self.folder / "requests" / f"{number:05d}"
+
+    def _guidance(self, number: int) -> UInt8[np.ndarray, "N H W 3"]:
+        return mapped(self._request(number) / "guidance.npy")
+
     # ---------------------------------------------------------------------------- checkpoints
 
     def save(self, state: JointState) -> None:
         """Commits the state, then removes the older ones: at every moment a whole one exists."""
-        request = None if state.request is None else {k: v for k, v in vars(state.request).items() if k != "guidance"}
+        request = None
+        if state.request is not None:
+            request = {k: v for k, v in vars(state.request).items() if k != "guidance"}
+            self.keep_guidance(state.request.refresh, state.request.guidance.shape[:3], state.request.guidance)
         self._commit(
             self.folder / "checkpoints" / state_name(state),
             lambda path: save_file(_tensors(state), path / "state.safetensors"),
@@ -92,6 +112,7 @@ class VideoStore:
         )
         for old in self._checkpoints()[:-_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
+        self._remove_requests(before=min(marker_of(path)["num_refreshes"] for path in self._checkpoints()))
 
     def load(self, video: VideoTask, device: torch.device | str = "cpu") -> JointState | None:
         """The newest state, equal to the one saved to the last bit, or None."""
@@ -99,14 +120,14 @@ class VideoStore:
         if newest is None:
             return None
         marker, tensors = marker_of(newest), load_file(newest / "state.safetensors")
-        state = new_state(video, device)
+        state = new_state(video, device, self.keep_guidance)
         state.step, state.optimizer_steps, state.num_refreshes = marker["step"], marker["optimizer_steps"], marker["num_refreshes"]
         state.history = History(**marker["history"])
         _restore(state, tensors)
         if state.num_refreshes > 0:
-            state.targets = torch.from_numpy(self.refresh(state.num_refreshes - 1)).to(device)
+            state.targets = torch.from_numpy(self.refresh(state.num_refreshes - 1))
         if marker["request"] is not None:
-            state.request = RefreshRequest(guidance=tensors["guidance"].numpy(), **marker["request"])
+            state.request = RefreshRequest(guidance=self._guidance(marker["request"]["refresh"]), **marker["request"])
         return state
 
     def request(self) -> RefreshRequest | None:
@@ -115,7 +136,13 @@ class VideoStore:
         request = None if newest is None else marker_of(newest)["request"]
         if request is None:
             return None
-        return RefreshRequest(guidance=load_file(newest / "state.safetensors")["guidance"].numpy(), **request)
+        return RefreshRequest(guidance=self._guidance(request["refresh"]), **request)
+
+    def last_refresh(self) -> dict[str, float] | None:
+        """The history's entry of the newest refresh whose answer the newest state has, or None."""
+        newest = self.newest()
+        refreshes = [] if newest is None else marker_of(newest)["history"]["refreshes"]
+        return refreshes[-1] if refreshes else None
 
     def newest(self) -> Path | None:
         """The folder of the newest state, or None."""
@@ -124,12 +151,15 @@ class VideoStore:
 
     # ---------------------------------------------------------------------------------- result
 
-    def put_result(self, state: JointState) -> None:
-        """Commits the finished video: `ivr_opt` (the result), `wo_opt` (the first pass), `field` (V_s at the end)."""
-        frames = {"ivr_opt": state.targets.cpu().numpy(), "wo_opt": self.refresh(0), "field": state.field.render_all()}
+    def put_result(self, state: JointState, video: VideoTask) -> None:
+        """Commits the finished video: `ivr_opt` (the result, by whatever method), `wo_opt` (the first pass), `field` (V_s at the end,
+        where there is one)."""
+        frames: dict[str, Frames] = {"ivr_opt": state.targets.numpy(), "wo_opt": self.refresh(0)}
+        if video.config.joint.has_field:
+            frames["field"] = state.field.render()
 
         def write(path: Path) -> None:
-            np.savez(path / "frames.npz", **frames)
+            write_videos(path / "frames.npz", video.shape, frames)
             write_json(path / "history.json", dataclasses.asdict(state.history))
 
         self._commit(self.folder / "result", write)
@@ -145,6 +175,12 @@ class VideoStore:
             inside_result = path.parent.name == "result" or path.parent.name.startswith(".tmp-")
             if path.is_dir() and not inside_result and self._marker(path) is None:
                 shutil.rmtree(path)
+
+    def _remove_requests(self, before: int) -> None:
+        """Of refreshes whose answers are in force in every state that is kept."""
+        for path in (self.folder / "requests").glob("[0-9]*"):
+            if int(path.name) < before:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _marker(self, folder: Path) -> dict | None:
         marker = marker_of(folder)
@@ -170,8 +206,6 @@ def _tensors(state: JointState) -> dict[str, Tensor]:
     for name, parameter in state.field.named_parameters():
         moments = state.optimizer.state.get(parameter, {})
         tensors |= {f"{key}.{name}": moments[key] for key in _ADAM if key in moments}
-    if state.request is not None:
-        tensors["guidance"] = torch.from_numpy(state.request.guidance)
     return tensors
 
 

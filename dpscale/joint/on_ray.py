@@ -16,7 +16,7 @@ from dpscale.config.schema import Config
 from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.joint.checkpoint import VideoStore, state_name
-from dpscale.joint.loop import advance, is_finished, start
+from dpscale.joint.loop import accept, advance, is_finished, is_waiting, start
 from dpscale.joint.state import JointState
 from dpscale.joint.video import VideoTask, fingerprint, load_task
 
@@ -30,6 +30,9 @@ class SliceReceipt:
     refreshes_done: int
     num_frames: int
     refresh_wanted: bool
+    """A refresh has been asked for, or runs."""
+    steps_blocked: bool
+    """No step can be taken before it is answered."""
     finished: bool
     """The result is on disk."""
     losses: list[dict[str, float]]
@@ -75,13 +78,12 @@ class _FieldWorker:
         warm = self._take(name, store) or self._read(video, store)
         task, state = warm.task, warm.state
         num_losses = len(state.history.losses)
-        _accept_refresh(state, store)
         for _ in range(self._config.scheduler.slice_steps):
-            if state.request is not None or is_finished(state, task):
+            if not _accept_refresh(state, task, store) or is_finished(state, task):
                 break
             advance(state, task)
         if is_finished(state, task):
-            store.put_result(state)
+            store.put_result(state, task)
         else:
             store.save(state)
             self._keep(name, warm)
@@ -90,6 +92,7 @@ class _FieldWorker:
             refreshes_done=state.num_refreshes,
             num_frames=len(task.pose),
             refresh_wanted=state.request is not None,
+            steps_blocked=is_waiting(state, task),
             finished=is_finished(state, task),
             losses=state.history.losses[num_losses:],
         )
@@ -101,7 +104,7 @@ class _FieldWorker:
 
     def _read(self, video: VideoConfig, store: VideoStore) -> _Warm:
         task = load_task(self._config, self._layout, video)
-        return _Warm(task, store.load(task, self._device) or start(task, self._device))
+        return _Warm(task, store.load(task, self._device) or start(task, self._device, store.keep_guidance))
 
     def _keep(self, name: str, warm: _Warm) -> None:
         self._warm[name] = warm
@@ -109,13 +112,16 @@ class _FieldWorker:
             self._warm.popitem(last=False)
 
 
-def _accept_refresh(state: JointState, store: VideoStore) -> None:
-    """Answers the state's request, if the answer is there."""
-    if state.request is None:
-        return
-    seconds = store.refresh_s(state.request.refresh)
-    if seconds is not None:
-        state.renew_targets(store.refresh(state.request.refresh), seconds)
+def _accept_refresh(state: JointState, task: VideoTask, store: VideoStore) -> bool:
+    """Answers requests whose answers are due and there; whether the next step may be taken.
+
+    An answer that is there before it is due waits, so that the result depends on no time."""
+    while is_waiting(state, task):
+        seconds = store.refresh_s(state.request.refresh)
+        if seconds is None:
+            return False
+        accept(state, task, store.refresh(state.request.refresh), seconds)
+    return True
 
 
 class _RefreshWorker:
@@ -130,11 +136,18 @@ class _RefreshWorker:
         """Makes the targets that the video's newest state waits for, unless they are there already, and commits them."""
         store = open_store(self._config, self._layout, video)
         request = store.request()
-        if request is None:
-            raise RuntimeError(f"{store.folder} waits for no refresh")
+        if request is None:  # asked for again although a field worker has the answer: what is told once more is the newest one
+            return self._newest(store)
         if store.refresh_s(request.refresh) is None:
             store.keeps(lambda asked: self._loaded().answer(video, asked))(request)
         return RefreshReceipt(request.refresh, request.step, request.strength, store.refresh_s(request.refresh))
+
+    @staticmethod
+    def _newest(store: VideoStore) -> RefreshReceipt:
+        told = store.last_refresh()
+        if told is None:
+            raise RuntimeError(f"{store.folder} waits for no refresh")
+        return RefreshReceipt(told["refresh"], told["step"], told["strength"], told["seconds"])
 
     def _loaded(self):
         """The service with its model. Not in the constructor, for Ray hides the type of an error that is raised there."""

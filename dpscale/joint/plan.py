@@ -9,7 +9,7 @@ from dpscale.config.schema import JointConfig
 
 def num_refreshes(joint: JointConfig) -> int:
     """Refreshes after the first pass. They are numbered from 1; the first pass is number 0."""
-    return math.ceil(joint.steps / joint.refresh_interval)
+    return 0 if joint.method == "none" else math.ceil(joint.steps / joint.refresh_interval)
 
 
 def refreshes_at(joint: JointConfig, step: int) -> bool:
@@ -24,9 +24,22 @@ def step_of(joint: JointConfig, refresh: int) -> int:
     return min(refresh * joint.refresh_interval, joint.steps)
 
 
-def strength(joint: JointConfig, refresh: int) -> float:
-    """Noise strength of a refresh: that of the first pass, then linear from `strength_from` to `strength_to`."""
+def strength(joint: JointConfig, refresh: int, last: bool = False) -> float:
+    """Noise strength of a refresh: that of the first pass, then linear from `strength_from` to `strength_to`; of one that is `last`
+    before its time, `strength_to`. The method without optimisation starts from noise."""
+    if joint.method == "none":
+        return 1.0
     if refresh == 0:
         return joint.first_strength
+    if last:
+        return joint.strength_to
     falling = (refresh - 1) / max(1, num_refreshes(joint) - 1)
     return joint.strength_from + falling * (joint.strength_to - joint.strength_from)
+
+
+def needed_by(joint: JointConfig, refresh: int, asked_at: int) -> int:
+    """The step after which the targets of a refresh come into force: `refresh_overlap` steps after the request, but at once where there are
+    no targets yet, and before the next request at the latest."""
+    if refresh == 0:
+        return asked_at
+    return min(asked_at + joint.refresh_overlap, max(asked_at, step_of(joint, refresh + 1) - 1))

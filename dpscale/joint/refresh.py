@@ -20,6 +20,7 @@ from dpscale.data.seeds import derive
 from dpscale.diffusion.conditions import pose_maps
 from dpscale.diffusion.delta import FINETUNED, changed_tensors, load_delta
 from dpscale.diffusion.encoders import FRAMES_AT_ONCE
+from dpscale.diffusion.noisy_pictures import encode_noisy
 from dpscale.diffusion.reference import ReferencePictures, reference_pictures
 from dpscale.diffusion.refine import Pass, Progress
 from dpscale.diffusion.video_conditions import VideoConditions, encode_poses
@@ -52,11 +53,18 @@ class DiffusionRefresh:
         settings, model = self._video.config.diffusion, self._model
         sampling = Pass.of(model.denoiser, model.noise_schedule, self._conditions(), request.strength, settings)
         if progress is None:
-            from_noise = request.refresh == 0 and request.strength == 1
-            seed = derive(self._video.config.run.seed, "refresh", self._video.name, request.refresh)
-            progress = sampling.start(None if from_noise else model.encoded(request.guidance), seed)
+            progress = self._start(sampling, request)
         sampling.run(progress, *([] if save is None else [save]))
         return model.decode(progress.latents.transpose(0, 1), self._references, out)
+
+    def _start(self, sampling: Pass, request: RefreshRequest) -> Progress:
+        config, model = self._video.config, self._model
+        seed = derive(config.run.seed, "refresh", self._video.name, request.refresh)
+        if request.refresh == 0 and request.strength == 1:
+            return sampling.start(None, seed)
+        if config.joint.method == "noisy_image":
+            return sampling.start(encode_noisy(model, request.guidance, request.strength, config.diffusion, seed), seed, is_noisy=True)
+        return sampling.start(model.encoded(request.guidance), seed)
 
     def _find_references(self) -> References | None:
         if not self._model.denoiser.use_reference:

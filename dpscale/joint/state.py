@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -24,6 +26,14 @@ ADAM_BETAS, ADAM_EPS = (0.9, 0.99), 1e-15
 """Instant-NGP, section 4: gradients of rarely hit rows are tiny, a larger epsilon would drown them."""
 
 
+KeepFrames = Callable[[int, tuple[int, int, int], Iterable[UInt8[np.ndarray, "H W 3"]]], UInt8[np.ndarray, "N H W 3"]]
+"""Number of a refresh, (N, H, W), V_s frame by frame -> V_s, wherever it is kept."""
+
+
+def in_memory(refresh: int, shape: tuple[int, int, int], frames: Iterable[UInt8[np.ndarray, "H W 3"]]) -> UInt8[np.ndarray, "N H W 3"]:
+    return np.stack(list(frames))
+
+
 @dataclass(frozen=True)
 class RefreshRequest:
     """V_p <- E_dec(D_p(E_enc(V_s), P)), to be done."""
@@ -33,7 +43,7 @@ class RefreshRequest:
     step: int
     strength: float
     guidance: UInt8[np.ndarray, "N H W 3"]
-    """V_s."""
+    """V_s. Of a method without representation: the newest V_p, and I_ref in every frame before there is one."""
 
 
 @dataclass
@@ -43,6 +53,8 @@ class History:
     losses: list[dict[str, float]] = dataclasses.field(default_factory=list)
     refreshes: list[dict[str, float]] = dataclasses.field(default_factory=list)
     field_s: float = 0.0
+    stopped_at: int | None = None
+    """The step at which V_s and V_p agreed, so that its refresh is the last; None: they did not, or nobody asked."""
 
     def add_losses(self, step: int, losses: Losses) -> None:
         if step % LOG_EVERY == 0:
@@ -52,16 +64,16 @@ class History:
 
 @dataclass(frozen=True)
 class FieldInputs:
-    """What every field step of a video reads, on the field's device."""
+    """What every field step of a video reads."""
 
     reference: UInt8[Tensor, "H W 3"]
+    """On the field's device."""
     human_flow: HumanFlow
+    """In host memory or mapped from disk."""
 
     @classmethod
     def of(cls, video: VideoTask, device: torch.device | str) -> FieldInputs:
-        flow, valid, body = (torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (video.pose.flow, video.pose.flow_valid, video.body))
-        human_flow = HumanFlow.of(flow.float(), valid, body, video.config.joint.background_flow)
-        return cls(torch.from_numpy(video.reference.copy()).to(device), human_flow)
+        return cls(torch.from_numpy(video.reference.copy()).to(device), video.human_flow())
 
 
 @dataclass
@@ -78,28 +90,39 @@ class JointState:
     num_refreshes: int = 0
     """Finished diffusion passes, the first included."""
     targets: UInt8[Tensor, "N H W 3"] | None = None
-    """V_p; None before the first pass."""
+    """V_p, in host memory or mapped from disk; None before the first pass."""
     request: RefreshRequest | None = None
-    """The refresh without which no further step can be taken."""
+    """The refresh that is due. Whether steps may be taken before it is answered says loop.is_waiting."""
     history: History = dataclasses.field(default_factory=History)
+    keep: KeepFrames = in_memory
+    """Where V_s is put for a refresh."""
 
-    def request_refresh(self, video: VideoTask, step: int, guidance: UInt8[np.ndarray, "N H W 3"]) -> None:
-        self.request = RefreshRequest(self.num_refreshes, step, plan.strength(video.config.joint, self.num_refreshes), guidance)
+    def request_refresh(self, video: VideoTask, step: int) -> None:
+        joint = video.config.joint
+        guidance = self.keep(self.num_refreshes, video.shape, self._shown(video))
+        strength = plan.strength(joint, self.num_refreshes, last=step == self.history.stopped_at)
+        self.request = RefreshRequest(self.num_refreshes, step, strength, guidance)
+
+    def _shown(self, video: VideoTask) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        if video.config.joint.has_field:
+            return self.field.render()
+        return repeat(video.reference, len(video.pose)) if self.targets is None else (frame.numpy() for frame in self.targets)
 
     def renew_targets(self, targets: UInt8[np.ndarray, "N H W 3"], seconds: float) -> None:
         """Answers the request: the next steps fit the field to `targets`."""
         assert self.request is not None, "nobody asked for a refresh"
-        entry = {"refresh": self.request.refresh, "step": self.request.step, "strength": self.request.strength, "seconds": round(seconds, 3)}
+        request, used_from = self.request, self.step + 1
+        entry = {"refresh": request.refresh, "step": request.step, "strength": request.strength, "seconds": round(seconds, 3), "used_from": used_from}
         self.history.refreshes.append(entry)
-        self.targets = torch.from_numpy(targets.copy()).to(self.inputs.reference.device)
+        self.targets = torch.from_numpy(targets if targets.flags.writeable else targets.copy())
         self.num_refreshes += 1
         self.request = None
 
 
-def new_state(video: VideoTask, device: torch.device | str = "cpu") -> JointState:
+def new_state(video: VideoTask, device: torch.device | str = "cpu", keep: KeepFrames = in_memory) -> JointState:
     """Algorithm 1 before its first line; phi follows from the run's seed and the video's name."""
     config = video.config
     generator = torch.Generator().manual_seed(derive(config.run.seed, "field", video.name))
     video_field = VideoField(config.field, *video.shape, generator, Layers.of(config.field, video.pose)).to(device)
     optimizer = torch.optim.Adam(video_field.parameters(), lr=config.field.lr, betas=ADAM_BETAS, eps=ADAM_EPS, fused=True)
-    return JointState(video_field, optimizer, FieldInputs.of(video, device), step=-config.joint.warm_up_steps)
+    return JointState(video_field, optimizer, FieldInputs.of(video, device), step=-config.joint.warm_up_steps, keep=keep)

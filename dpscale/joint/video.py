@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+import torch
+from jaxtyping import Float, UInt8
 
 from dpscale.config.schema import Config
 from dpscale.config.sources import VideoConfig
 from dpscale.data.checkpoint import marker_of
 from dpscale.data.layout import RunLayout
-from dpscale.data.shards import is_complete, read_clip
+from dpscale.data.shards import ShardReader, is_complete
 from dpscale.data.types import InputError, Pose
-from dpscale.diffusion.reference import KnownFrames, known_frames
+from dpscale.diffusion.reference import KnownFrames
+from dpscale.field.loss import HumanFlow
+from dpscale.joint.inputs import decode_inputs, mapped_human_flow, mapped_known, mapped_pose
 
 
 @dataclass(frozen=True)
@@ -31,29 +35,37 @@ class VideoTask:
     image_embedding: Float[np.ndarray, " D"]
     known: KnownFrames
     """The performer's training frames, whose looks a denoiser with references is given."""
+    inputs: Path | None = None
+    """Folder of the files from which its arrays are mapped; None: they are in memory."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """N, H, W."""
         return len(self.pose), self.reference.shape[0], self.reference.shape[1]
 
-    @property
-    def body(self) -> Bool[np.ndarray, "N H W"]:
-        return self.pose.iuv[..., 0] > 0
+    def human_flow(self) -> HumanFlow:
+        """Where the human flow is known, for the field's loss."""
+        if self.inputs is not None:
+            return mapped_human_flow(self.inputs)
+        flow, valid, body = (torch.from_numpy(np.ascontiguousarray(a)) for a in (self.pose.flow, self.pose.flow_valid, self.pose.iuv[..., 0] > 0))
+        return HumanFlow.of(flow.float(), valid, body, self.config.joint.background_flow)
 
 
 def load_task(config: Config, layout: RunLayout, video: VideoConfig) -> VideoTask:
-    """Reads what a video needs from its shards. Raises InputError where something is missing or does not fit."""
+    """What a video needs from its shards, decoded to its folder and mapped. Raises InputError where something is missing or does not fit."""
     check_inputs(config, layout, video)
-    main = read_clip(layout.shard(video.performer, "main"))
-    if main.frames is None or main.image_embedding is None:
+    itself, main = _drives_itself(config, video), ShardReader(layout.shard(video.performer, "main"))
+    first = main.clip(np.arange(1))
+    if first.frames is None or first.image_embedding is None:
         raise InputError(f"{layout.shard(video.performer, 'main')} has no frames or image embedding: preprocess the video of {video.performer!r}")
-    pose = main.pose.at(slice(main.num_train, None)) if _drives_itself(config, video) else read_clip(layout.shard(video.performer, video.drive)).pose
-    if pose.iuv.shape[1:3] != main.frames.shape[1:3]:
-        raise InputError(
-            f"drive {video.drive!r} has {pose.iuv.shape[1:3]} px, performer {video.performer!r} {main.frames.shape[1:3]}: preprocess both at one size"
-        )
-    return VideoTask(layout.video_name(video), config, pose, main.frames[0], main.image_embedding, known_frames(main))
+    drive = main if itself else ShardReader(layout.shard(video.performer, video.drive))
+    size = drive.column("iuv", np.arange(1)).shape[1:3]
+    if size != first.frames.shape[1:3]:
+        raise InputError(f"drive {video.drive!r} has {size} px, performer {video.performer!r} {first.frames.shape[1:3]}: preprocess both at one size")
+    frames, inputs = np.arange(first.num_train if itself else 0, len(drive)), layout.joint(video) / "inputs"
+    decode_inputs(inputs, _inputs_key(config, layout, video), drive, frames, main, first.num_train, config.joint.background_flow)
+    pose, known = mapped_pose(inputs, drive), mapped_known(inputs)
+    return VideoTask(layout.video_name(video), config, pose, first.frames[0], first.image_embedding, known, inputs)
 
 
 def check_inputs(config: Config, layout: RunLayout, video: VideoConfig) -> None:
@@ -73,11 +85,17 @@ def fingerprint(config: Config, layout: RunLayout, video: VideoConfig) -> str:
         "torch_threads": config.ray.torch_threads,
         "devices": [config.scheduler.field_gpus > 0, config.scheduler.refresh_gpus > 0],
         "field": config.field.model_dump(mode="json"),
-        "joint": config.joint.model_dump(mode="json"),
+        "joint": config.joint.decisive(),
         "diffusion": config.diffusion.model_dump(mode="json"),
         "shards": [marker_of(shard) for shard in _shards(config, layout, video)],
         "finetune": marker_of(layout.finetune(video.performer)),
     }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _inputs_key(config: Config, layout: RunLayout, video: VideoConfig) -> str:
+    """Hash of what the decoded arrays follow from: fewer settings than decide the frames."""
+    decides = {"shards": [marker_of(shard) for shard in _shards(config, layout, video)], "background_flow": config.joint.background_flow}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 

@@ -21,8 +21,7 @@ from dpscale.data.types import InputError, Outcome
 from dpscale.joint import plan
 from dpscale.joint.on_ray import FieldWorker, RefreshReceipt, RefreshWorker, SliceReceipt, open_store
 from dpscale.joint.video import check_inputs
-from dpscale.scheduler.policy import make_policy
-from dpscale.scheduler.state import (
+from dpscale.scheduler.messages import (
     ActorReady,
     Command,
     Event,
@@ -30,7 +29,6 @@ from dpscale.scheduler.state import (
     RefreshDone,
     ReplaceActor,
     Role,
-    Scheduler,
     SliceDone,
     StartRefresh,
     StartSlice,
@@ -38,6 +36,8 @@ from dpscale.scheduler.state import (
     VideoWork,
     WorkFailed,
 )
+from dpscale.scheduler.policy import make_policy
+from dpscale.scheduler.state import Scheduler
 from dpscale.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -194,6 +194,7 @@ class _Controller:
             receipt.refreshes_done,
             receipt.num_frames,
             receipt.refresh_wanted,
+            receipt.steps_blocked,
             receipt.finished,
         )
 

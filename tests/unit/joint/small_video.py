@@ -50,9 +50,10 @@ def bits(state: JointState) -> dict[str, bytes]:
     """Everything in a state that must repeat."""
     arrays = {name: parameter.detach().numpy() for name, parameter in state.field.named_parameters()}
     for name, parameter in state.field.named_parameters():
-        arrays |= {f"{key}.{name}": value.numpy() for key, value in state.optimizer.state[parameter].items()}
+        arrays |= {f"{key}.{name}": value.numpy() for key, value in state.optimizer.state.get(parameter, {}).items()}
     if state.targets is not None:
         arrays["targets"] = state.targets.numpy()
     request = {} if state.request is None else {**vars(state.request), "guidance": state.request.guidance.tolist()}
-    counters = json.dumps([state.step, state.optimizer_steps, state.num_refreshes, state.history.losses, request], sort_keys=True)
+    history = [state.history.losses, state.history.stopped_at]
+    counters = json.dumps([state.step, state.optimizer_steps, state.num_refreshes, history, request], sort_keys=True)
     return {name: array.tobytes() for name, array in arrays.items()} | {"counters": counters.encode()}

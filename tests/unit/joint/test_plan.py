@@ -28,3 +28,28 @@ def test_counts_agree(steps: int, interval: int) -> None:
     at = [step for step in range(1, steps + 1) if plan.refreshes_at(joint, step)]
     assert at[-1] == steps, "the refresh at the last step is the output"
     assert [plan.step_of(joint, refresh) for refresh in range(1, plan.num_refreshes(joint) + 1)] == at
+
+
+@given(steps=st.integers(1, 60), interval=st.integers(1, 70), overlap=st.integers(0, 69))
+def test_targets_are_needed_between_their_request_and_the_next(steps: int, interval: int, overlap: int) -> None:
+    joint = JointConfig(steps=steps, refresh_interval=interval, refresh_overlap=overlap % interval)
+    for refresh in range(plan.num_refreshes(joint) + 1):
+        asked_at = plan.step_of(joint, refresh)
+        needed = plan.needed_by(joint, refresh, asked_at)
+        assert asked_at <= needed <= min(asked_at + joint.refresh_overlap, steps)
+        assert refresh > 0 or needed == 0, "without targets no step can be taken"
+        assert asked_at == steps or needed < plan.step_of(joint, refresh + 1)
+
+
+def test_the_ablations_refresh_as_often_and_as_strongly() -> None:
+    whole = JointConfig()
+    for method in ("image", "noisy_image"):
+        ablated = JointConfig(method=method)
+        assert [plan.strength(ablated, n) for n in range(6)] == [plan.strength(whole, n) for n in range(6)]
+        assert plan.num_refreshes(ablated) == 5
+    assert plan.num_refreshes(JointConfig(method="none")) == 0
+
+
+def test_an_overlap_ends_before_the_next_refresh() -> None:
+    with pytest.raises(ValueError, match=r"refresh_overlap = 2000 must be below joint.refresh_interval = 2000"):
+        JointConfig(refresh_overlap=2000)

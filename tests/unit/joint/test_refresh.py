@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpscale.config.schema import Config, DiffusionConfig
+from dpscale.config.schema import Config, DiffusionConfig, JointConfig
 from dpscale.data.mapped import scratch_array
 from dpscale.data.seeds import derive
 from dpscale.data.types import InputError
@@ -84,6 +84,17 @@ def test_noise_depends_on_the_number_of_the_refresh_and_on_the_video(model: Pose
     np.testing.assert_array_equal(pictures[0], pictures[3])
     assert not np.array_equal(pictures[0], pictures[1])
     assert not np.array_equal(pictures[0], pictures[2])
+
+
+def test_noise_on_the_picture_is_another_start(model: PoseVideoModel, video: VideoTask) -> None:
+    """The ablation starts from the encoded noisy picture as it is; its first pass, from noise, is the same."""
+    noisy = dataclasses.replace(video, config=video.config.model_copy(update={"joint": JointConfig(method="noisy_image")}))
+    plain, other = DiffusionRefresh(model, video), DiffusionRefresh(model, noisy)
+    np.testing.assert_array_equal(plain(request(0, 1.0)), other(request(0, 1.0)))
+    one = other(request(1, 0.4))
+    assert not np.array_equal(one, plain(request(1, 0.4)))
+    np.testing.assert_array_equal(one, other(request(1, 0.4)))
+    assert not np.array_equal(one, other(request(1, 0.4, seed=1)))
 
 
 def finetuned(folder: Path, model: PoseVideoModel, names: list[str], shift: float) -> Path:

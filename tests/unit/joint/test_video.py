@@ -80,3 +80,12 @@ def test_the_fingerprint_changes_with_what_decides_the_frames(prepared: tuple[Co
     assert fingerprint(same, layout, SELF) == prints[0]
     commit_folder(layout.finetune("ann"), lambda folder: None, {"settings": "two"})
     assert fingerprint(config, layout, SELF) != prints[0]
+
+
+def test_options_that_are_off_leave_the_fingerprint_of_earlier_results(prepared: tuple[Config, RunLayout, Clip]) -> None:
+    config, layout, _ = prepared
+    counted = ("steps", "refresh_interval", "warm_up_steps", "flow_weight", "background_flow", "first_strength", "strength_from", "strength_to")
+    settings = config.joint.model_dump(mode="json")
+    assert config.joint.decisive() == {name: settings[name] for name in counted}
+    on = [{"method": "image"}, {"refresh_overlap": 5}, {"stop_l1": 2.0}, {"stop_l1": 2.0, "stop_checks": 9}]
+    assert len({fingerprint(config_of(config.run.root, joint=joint), layout, SELF) for joint in ({}, *on)}) == 5

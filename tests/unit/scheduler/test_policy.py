@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from dpscale.config.schema import SchedulerConfig
+from dpscale.scheduler.messages import VideoWork
 from dpscale.scheduler.policy import CriticalPath, Fifo, diffusion_work_left, make_policy, steps_to_refresh
-from dpscale.scheduler.state import VideoRecord, VideoWork
+from dpscale.scheduler.state import VideoRecord
 
 WORK = VideoWork(warm_up_steps=50, steps=1000, refresh_interval=400, num_refreshes=4)
 

@@ -1,0 +1,77 @@
+"""Settings of the joint optimisation of a video and of its scheduling. Part of `schema.py`, which exports them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from dpscale.config.section import Section
+
+_OFF = {"method": "ivr", "stop_l1": None, "stop_checks": 3, "refresh_overlap": 0, "flow_weight_to": None, "flow_rise_steps": 0}
+"""Settings that count only where they are used, so that videos made without them keep their fingerprint."""
+
+
+class JointConfig(Section):
+    """Algorithm 1."""
+
+    method: Literal["ivr", "none", "image", "noisy_image"] = Field(
+        default="ivr",
+        description="ivr: the paper's. Its ablations (S, Table 2): none, one pass from noise; image, V_p itself is encoded and refined; "
+        "noisy_image, likewise with the noise added to the picture before it is encoded.",
+    )
+    steps: int = Field(default=10_000, ge=1, le=100_000_000, description="Field steps (paper: 10,000).")
+    refresh_interval: int = Field(default=2000, ge=1, le=100_000_000, description="Field steps between refreshes (paper: 2000).")
+    refresh_overlap: int = Field(
+        default=0, ge=0, le=100_000_000, description="Field steps that go on against the old targets while a refresh runs (paper: 0)."
+    )
+    warm_up_steps: int = Field(default=500, ge=0, le=1_000_000, description="Steps that fit the field to I_ref first (ours).")
+    flow_weight: float = Field(default=1.0, ge=0, le=1000, description="lambda of Eq. 6 (ours: 1.0).")
+    flow_weight_to: float | None = Field(
+        default=None, ge=0, le=1000, description="lambda at the last step, reached linearly from flow_weight; none: constant (paper)."
+    )
+    flow_rise_steps: int = Field(default=0, ge=0, le=100_000_000, description="First steps over which lambda grows linearly from 0 (ours).")
+    background_flow: bool = Field(default=False, description="Take the flow off the body as zero (static camera) instead of leaving it out.")
+    first_strength: float = Field(default=1.0, gt=0, le=1, description="Noise strength of the first pass (ours).")
+    strength_from: float = Field(default=0.7, gt=0, le=1, description="Noise strength of the first refresh, falling linearly (ours).")
+    strength_to: float = Field(default=0.3, gt=0, le=1, description="Noise strength of the last refresh (ours).")
+    stop_l1: float | None = Field(
+        default=None, gt=0, le=255, description="Ends early where |V_s - V_p| stays below this (grey levels), with the last refresh; none: never."
+    )
+    stop_checks: int = Field(default=3, ge=1, le=10_000, description="Logged losses in a row that must be below stop_l1.")
+
+    @model_validator(mode="after")
+    def _targets_come_before_the_next_refresh(self) -> JointConfig:
+        if self.refresh_overlap >= self.refresh_interval:
+            raise ValueError(
+                f"joint.refresh_overlap = {self.refresh_overlap} must be below joint.refresh_interval = {self.refresh_interval}: "
+                "a refresh ends before the next one begins"
+            )
+        return self
+
+    @property
+    def has_field(self) -> bool:
+        """Whether a representation is optimised at all."""
+        return self.method == "ivr"
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides the frames, as JSON."""
+        return {name: value for name, value in self.model_dump(mode="json").items() if name not in _OFF or value != _OFF[name]}
+
+
+class SchedulerConfig(Section):
+    kind: Literal["fifo", "critical_path"] = "critical_path"
+    field_workers: int = Field(default=2, ge=1, le=100_000, description="Actors that run field steps.")
+    warm_videos: int = Field(default=2, ge=1, le=10_000, description="Videos whose state a field worker keeps in memory between slices.")
+    slice_steps: int = Field(default=200, ge=1, le=1_000_000, description="Most field steps scheduled at once; a checkpoint follows each slice.")
+    field_cpus: float = Field(default=1.0, gt=0, le=256)
+    field_gpus: float = Field(default=0.0, ge=0, le=8)
+    refresh_cpus: float = Field(default=1.0, gt=0, le=256)
+    refresh_gpus: float = Field(default=0.0, ge=0, le=8)
+    refresh_checkpoint_s: float = Field(
+        default=60.0,
+        ge=0,
+        le=86400,
+        description="Seconds of denoising after which a refresh leaves its progress on disk, to go on from there if its worker dies.",
+    )
+    max_failures: int = Field(default=3, ge=0, le=100, description="Failures of one video before it is given up.")
