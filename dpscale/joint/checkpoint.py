@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dpscale.data.checkpoint import commit_folder, marker_of, write_json
-from dpscale.data.frame_files import Frames, mapped, write_frames, write_videos
+from dpscale.data.frame_files import Frames, forget, mapped, write_frames, write_videos
 from dpscale.joint.state import History, JointState, RefreshRequest, new_state
 from dpscale.joint.video import VideoTask
 
@@ -63,6 +63,8 @@ class VideoStore:
                 started = time.monotonic()
                 frames = refresh(request)
                 self.put_refresh(request.refresh, frames, time.monotonic() - started)
+                for read in (frames, request.guidance):
+                    forget(read)
                 frames = self.refresh(request.refresh)
             return frames
 
