@@ -157,6 +157,12 @@ class FinetuneConfig(Section):
 class HashGridConfig(Section):
     """Names and meaning as in tiny-cuda-nn."""
 
+    kind: Literal["fused", "reference", "tiny_cuda_nn"] = Field(
+        default="fused", description="Fused kernels (C++, Triton), their plain torch reference, or tiny-cuda-nn where it is installed (CUDA only)."
+    )
+    table_dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="bfloat16 halves what a step reads; updates round stochastically, moments stay float32 (ours)."
+    )
     n_levels: int = Field(default=16, ge=1, le=32)
     n_features_per_level: int = Field(default=2, ge=1, le=8)
     log2_hashmap_size: int = Field(default=19, ge=8, le=26)
@@ -175,6 +181,9 @@ class FieldConfig(Section):
     canonical_width: int = Field(default=64, ge=4, le=1024)
     lr: float = Field(default=1e-3, gt=0, le=1, description="Adam learning rate (paper: 1e-3).")
     lr_milestones: tuple[int, ...] = Field(default=(2500, 5000, 7500), description="Steps at which the rate halves (CoDeF).")
+    adam: Literal["lazy", "dense"] = Field(
+        default="lazy", description="lazy: a step leaves rows of the tables alone that it did not use (tiny-cuda-nn); dense: torch's Adam."
+    )
     samples: int = Field(default=16384, ge=16, le=2**24, description="Pixels per step.")
     flow_samples: int = Field(default=4096, ge=1, le=2**24, description="Pixels with known human flow per step (ours).")
 
