@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpscale.config.schema import FieldConfig
-from dpscale.field.hash_grid import HashGrid
+from dpscale.field.grids import hash_grid
 
 OUTPUT_SCALE = 1 / 5
 """CoDeF divides the network's output by 5, so that displacements start small."""
@@ -32,7 +32,7 @@ class Deformation(nn.Module):
 
     def __init__(self, config: FieldConfig, generator: torch.Generator) -> None:
         super().__init__()
-        self.grid = HashGrid(config.deformation_grid, 3, generator)
+        self.grid = hash_grid(config.deformation_grid, 3, generator)
         self.network = mlp(self.grid.num_features + 3, config.deformation_width, config.deformation_layers, 2, generator)
         # Zero displacement at first (ours): the warm-up then shows I_ref undistorted in every frame.
         nn.init.zeros_(self.network[-1].weight)

@@ -6,8 +6,6 @@ would cost a cache miss each. `as_table` turns one form into the other.
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 from types import ModuleType
 
 import torch
@@ -19,8 +17,6 @@ from dpscale.config.schema import HashGridConfig
 from dpscale.field import hash_grid_cpu, native
 from dpscale.field.hash_grid import HashGrid
 from dpscale.field.table import TableShape
-
-log = logging.getLogger(__name__)
 
 
 class FusedHashGrid(HashGrid):
@@ -71,13 +67,6 @@ def kernels(points: Tensor) -> ModuleType:
     return hash_grid_triton
 
 
-def can_run_on(device: torch.device) -> bool:
-    """Whether there are kernels for a device; says once why not."""
-    if device.type == "cpu":
-        return native.library() is not None
-    return importlib.util.find_spec("triton") is not None
-
-
-def as_table(stored: Float[Tensor, "A B"], like: Float[Tensor, "C D"]) -> Tensor:
-    """A stored table, or a moment of it, in the form of `like`: the kinds of grid differ in which axis counts the rows."""
+def as_table(stored: Tensor, like: Tensor) -> Tensor:
+    """A stored parameter, or a moment of it, in the form of `like`: in tables the kinds of grid differ in which axis counts the rows."""
     return stored if stored.shape == like.shape else stored.t()

@@ -49,7 +49,7 @@ class VideoField(nn.Module):
     @torch.no_grad()
     def render(self, frames: Iterable[int] | None = None, chunk: int = RENDER_CHUNK) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """The frames asked for (none: all), one after the other, so that memory does not grow with their number."""
-        device = self.deformation.grid.table.device
+        device = next(self.parameters()).device
         area = self.height * self.width
         for frame in range(self.num_frames) if frames is None else frames:
             pixels = torch.arange(frame * area, (frame + 1) * area, device=device)

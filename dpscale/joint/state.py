@@ -10,7 +10,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from dpscale.config.schema import FieldConfig
 from dpscale.data.seeds import derive
+from dpscale.field.adam import LazyAdam
 from dpscale.field.loss import HumanFlow, Losses
 from dpscale.field.video_field import VideoField
 from dpscale.joint import plan
@@ -100,5 +102,11 @@ def new_state(video: VideoTask, device: torch.device | str = "cpu") -> JointStat
     config = video.config
     generator = torch.Generator().manual_seed(derive(config.run.seed, "field", video.name))
     video_field = VideoField(config.field, *video.shape, generator).to(device)
-    optimizer = torch.optim.Adam(video_field.parameters(), lr=config.field.lr, betas=ADAM_BETAS, eps=ADAM_EPS, fused=True)
-    return JointState(video_field, optimizer, FieldInputs.of(video, device), step=-config.joint.warm_up_steps)
+    return JointState(video_field, new_optimizer(video_field, config.field), FieldInputs.of(video, device), step=-config.joint.warm_up_steps)
+
+
+def new_optimizer(video_field: VideoField, config: FieldConfig) -> torch.optim.Adam:
+    """Adam on all of phi; lazy on the tables, unless the settings ask for torch's own."""
+    if config.adam == "lazy":
+        return LazyAdam(video_field, config.lr, ADAM_BETAS, ADAM_EPS)
+    return torch.optim.Adam(video_field.parameters(), lr=config.lr, betas=ADAM_BETAS, eps=ADAM_EPS, fused=True)
