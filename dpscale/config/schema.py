@@ -181,6 +181,7 @@ class FieldConfig(Section):
     canonical_width: int = Field(default=64, ge=4, le=1024)
     lr: float = Field(default=1e-3, gt=0, le=1, description="Adam learning rate (paper: 1e-3).")
     lr_milestones: tuple[int, ...] = Field(default=(2500, 5000, 7500), description="Steps at which the rate halves (CoDeF).")
+    networks: Literal["fused", "torch"] = Field(default="fused", description="fused: one C++ kernel per network on the CPU (ours); same numbers.")
     adam: Literal["lazy", "dense"] = Field(
         default="lazy", description="lazy: a step leaves rows of the tables alone that it did not use (tiny-cuda-nn); dense: torch's Adam."
     )

@@ -13,10 +13,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dpscale.config.schema import FieldConfig
 from dpscale.field import native
 from dpscale.field.hash_grid import HashGrid
 from dpscale.field.hash_grid_fused import FusedHashGrid, kernels
 from dpscale.field.table import AdamStep
+
+BETAS, EPS = (0.9, 0.99), 1e-15
+"""Instant-NGP, section 4: gradients of rarely hit rows are tiny, a larger epsilon would drown them."""
+
+
+def optimizer_of(module: nn.Module, config: FieldConfig) -> torch.optim.Adam:
+    """Adam on all of phi; lazy on the tables, unless the settings ask for torch's own."""
+    if config.adam == "lazy":
+        return LazyAdam(module, config.lr, BETAS, EPS)
+    return torch.optim.Adam(module.parameters(), lr=config.lr, betas=BETAS, eps=EPS, fused=True)
 
 
 class LazyAdam(torch.optim.Adam):

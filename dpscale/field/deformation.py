@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpscale.config.schema import FieldConfig
 from dpscale.field.grids import hash_grid
+from dpscale.field.mlp import Mlp
 
 OUTPUT_SCALE = 1 / 5
 """CoDeF divides the network's output by 5, so that displacements start small."""
-
-
-def mlp(num_inputs: int, width: int, num_layers: int, num_outputs: int, generator: torch.Generator) -> nn.Sequential:
-    """`num_layers` hidden layers of `width` with ReLU, then a linear one. Weights: He's uniform; biases zero."""
-    sizes = [num_inputs, *[width] * num_layers, num_outputs]
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(sizes):
-        linear = nn.Linear(fan_in, fan_out)
-        nn.init.kaiming_uniform_(linear.weight, nonlinearity="relu", generator=generator)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 class Deformation(nn.Module):
@@ -33,9 +20,10 @@ class Deformation(nn.Module):
     def __init__(self, config: FieldConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.grid = hash_grid(config.deformation_grid, 3, generator)
-        self.network = mlp(self.grid.num_features + 3, config.deformation_width, config.deformation_layers, 2, generator)
+        fused = config.networks == "fused"
+        self.network = Mlp(self.grid.num_features + 3, config.deformation_width, config.deformation_layers, 2, generator, fused)
         # Zero displacement at first (ours): the warm-up then shows I_ref undistorted in every frame.
         nn.init.zeros_(self.network[-1].weight)
 
     def forward(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 2"]:
-        return self.network(torch.cat([self.grid(points), points], dim=1)) * OUTPUT_SCALE
+        return self.network(self.grid(points), points) * OUTPUT_SCALE

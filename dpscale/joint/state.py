@@ -10,9 +10,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from dpscale.config.schema import FieldConfig
 from dpscale.data.seeds import derive
-from dpscale.field.adam import LazyAdam
+from dpscale.field.adam import optimizer_of
 from dpscale.field.loss import HumanFlow, Losses
 from dpscale.field.video_field import VideoField
 from dpscale.joint import plan
@@ -20,9 +19,6 @@ from dpscale.joint.video import VideoTask
 
 LOG_EVERY = 20
 """Steps between losses that are kept: reading a loss waits for the device."""
-
-ADAM_BETAS, ADAM_EPS = (0.9, 0.99), 1e-15
-"""Instant-NGP, section 4: gradients of rarely hit rows are tiny, a larger epsilon would drown them."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +98,4 @@ def new_state(video: VideoTask, device: torch.device | str = "cpu") -> JointStat
     config = video.config
     generator = torch.Generator().manual_seed(derive(config.run.seed, "field", video.name))
     video_field = VideoField(config.field, *video.shape, generator).to(device)
-    return JointState(video_field, new_optimizer(video_field, config.field), FieldInputs.of(video, device), step=-config.joint.warm_up_steps)
-
-
-def new_optimizer(video_field: VideoField, config: FieldConfig) -> torch.optim.Adam:
-    """Adam on all of phi; lazy on the tables, unless the settings ask for torch's own."""
-    if config.adam == "lazy":
-        return LazyAdam(video_field, config.lr, ADAM_BETAS, ADAM_EPS)
-    return torch.optim.Adam(video_field.parameters(), lr=config.lr, betas=ADAM_BETAS, eps=ADAM_EPS, fused=True)
+    return JointState(video_field, optimizer_of(video_field, config.field), FieldInputs.of(video, device), step=-config.joint.warm_up_steps)
