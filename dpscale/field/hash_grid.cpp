@@ -82,6 +82,14 @@ void locate(const T* points, int count, const Level& level, uint32_t mask, Cells
     }
 }
 
+// Rows are read at random: asking for all of a block's before the first is used lets the memory answer them together.
+template <typename T, int D, typename Element>
+void prefetch(const Cells<T, D>& cells, int count, const Element* first, int width) {
+    for (int k = 0; k < 1 << D; ++k) {
+        for (int i = 0; i < count; ++i) __builtin_prefetch(first + static_cast<int64_t>(cells.row[k][i]) * width, 1);
+    }
+}
+
 // F > 0: number of features, known when compiling; 0: `features`.
 template <typename T, typename V, int D, int F>
 void encode_block(const T* points, int count, const V* table, const Level& level, uint32_t mask, int features, T* out, int out_stride) {
@@ -89,6 +97,7 @@ void encode_block(const T* points, int count, const V* table, const Level& level
     T sum[kBlock];
     locate<T, D>(points, count, level, mask, cells);
     const int width = F > 0 ? F : features;
+    prefetch(cells, count, table, width);
     for (int f = 0; f < width; ++f) {
         for (int i = 0; i < count; ++i) sum[i] = 0;
         for (int k = 0; k < 1 << D; ++k) {
@@ -128,6 +137,7 @@ void point_gradient(const T* points, int64_t samples, const V* table, const Leve
         for (int l = 0; l < num_levels; ++l) {
             const V* own = table + levels[l].first_row * width;
             locate<T, D>(points + s * D, count, levels[l], mask, cells);
+            prefetch(cells, count, own, width);
             for (int k = 0; k < 1 << D; ++k) {
                 for (int i = 0; i < count; ++i) corner[k][i] = 0;
                 for (int f = 0; f < width; ++f) {
@@ -163,6 +173,7 @@ void scatter(const T* points, int64_t samples, const Level& level, uint32_t mask
     for (int64_t s = 0; s < samples; s += kBlock) {
         const int count = static_cast<int>(std::min<int64_t>(kBlock, samples - s));
         locate<T, D>(points + s * D, count, level, mask, cells);
+        prefetch(cells, count, sum, width);
         for (int i = 0; i < count; ++i) {
             const T* own = gradient + (s + i) * stride;
             for (int k = 0; k < 1 << D; ++k) {
@@ -212,11 +223,27 @@ inline void adam_line(V* value, T* mean, T* square, T* gradient, int count, cons
     }
 }
 
-// Both are all zero between calls: every call clears what it touched.
+// The lines that begin at `lines`, of one level.
+template <typename T, typename V>
+void update_lines(V* table, T* mean, T* square, T* gradient, const std::vector<int64_t>& lines, int64_t elements, const Adam& adam, uint32_t first) {
+    constexpr size_t kAhead = 12;
+    for (size_t n = 0; n < lines.size(); ++n) {
+        const int64_t at = lines[n], later = lines[std::min(n + kAhead, lines.size() - 1)];
+        __builtin_prefetch(table + later, 1);
+        __builtin_prefetch(mean + later, 1);
+        __builtin_prefetch(square + later, 1);
+        const uint32_t element = first + static_cast<uint32_t>(at);
+        if (at + kLine <= elements) adam_line(table + at, mean + at, square + at, gradient + at, kLine, adam, element);
+        else adam_line(table + at, mean + at, square + at, gradient + at, static_cast<int>(elements - at), adam, element);
+    }
+}
+
+// Sums and marks are all zero between calls: every call clears what it touched.
 template <typename T>
 struct Scratch {
     std::vector<T> sum;
     std::vector<uint8_t> touched;
+    std::vector<int64_t> lines;
     void reserve(int64_t elements) {
         if (static_cast<int64_t>(sum.size()) < elements) {
             sum.assign(elements + kLine, T(0));
@@ -235,15 +262,12 @@ void scatter_and_update(const T* points, int64_t samples, V* table, T* mean, T* 
         const int64_t first = levels[l].first_row * features, elements = levels[l].rows * features;
         scratch.reserve(elements);
         scatter<T, D, F>(points, samples, levels[l], mask, features, gradient + l * features, stride, scratch.sum.data(), scratch.touched.data());
-        const int64_t lines = (elements + kLine - 1) / kLine;
-        for (int64_t line = 0; line < lines; ++line) {
-            if (!scratch.touched[line]) continue;
+        scratch.lines.clear();
+        for (int64_t line = 0; line * kLine < elements; ++line) {
+            if (scratch.touched[line]) scratch.lines.push_back(line * kLine);
             scratch.touched[line] = 0;
-            const int64_t at = line * kLine, e = first + at;
-            T* sum = scratch.sum.data() + at;
-            if (at + kLine <= elements) adam_line(table + e, mean + e, square + e, sum, kLine, adam, static_cast<uint32_t>(e));
-            else adam_line(table + e, mean + e, square + e, sum, static_cast<int>(elements - at), adam, static_cast<uint32_t>(e));
         }
+        update_lines(table + first, mean + first, square + first, scratch.sum.data(), scratch.lines, elements, adam, static_cast<uint32_t>(first));
     }
 }
 
