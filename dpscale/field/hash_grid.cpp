@@ -210,9 +210,9 @@ inline void store(bfloat16* p, float value, uint32_t element, uint32_t step) {
 // Elements with a gradient of exactly zero keep value and moments (tiny-cuda-nn's rule). Leaves `gradient` zero.
 template <typename T, typename V>
 inline void adam_line(V* value, T* mean, T* square, T* gradient, int count, const Adam& adam, uint32_t first) {
-    const T keep1 = T(adam.beta1), keep2 = T(adam.beta2), eps = T(adam.eps), size = T(adam.step_size), root = T(1 / adam.root_correction);
+    const T rest1 = T(1 - adam.beta1), keep2 = T(adam.beta2), rest2 = T(1 - adam.beta2), eps = T(adam.eps), size = T(adam.step_size), root = T(1 / adam.root_correction);
     for (int i = 0; i < count; ++i) {
-        const T g = gradient[i], m = mean[i] + (g - mean[i]) * (T(1) - keep1), v = keep2 * square[i] + (T(1) - keep2) * g * g;
+        const T g = gradient[i], m = mean[i] + (g - mean[i]) * rest1, v = keep2 * square[i] + rest2 * g * g;
         const T moved = load(value + i) - size * m / (std::sqrt(v) * root + eps);
         if (g != T(0)) {
             mean[i] = m;

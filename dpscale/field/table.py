@@ -12,7 +12,7 @@ from torch import Tensor
 from dpscale.field.hash_grid import HashGrid
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TableShape:
     """Where each level's rows lie in a table [R, F], and which row a vertex has."""
 
