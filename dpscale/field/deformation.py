@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dpscale.config.schema import FieldConfig
 from dpscale.field.grids import hash_grid
+from dpscale.field.hash_grid_fused import FusedHashGrid, lattice_points
 from dpscale.field.mlp import Mlp
 
 OUTPUT_SCALE = 1 / 5
@@ -27,3 +28,10 @@ class Deformation(nn.Module):
 
     def forward(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 2"]:
         return self.network(self.grid(points), points) * OUTPUT_SCALE
+
+    @torch.no_grad()
+    def lattice(self, x: Float[Tensor, " W"], y: Float[Tensor, " H"], frame: float) -> Float[Tensor, "HW 2"]:
+        """`forward` at (x[i], y[j], frame), row after row: what rendering asks for. `frame` is n / N."""
+        points = lattice_points(x, y, frame)
+        features = self.grid.lattice(x, y, frame) if isinstance(self.grid, FusedHashGrid) else self.grid(points)
+        return self.network(features, points) * OUTPUT_SCALE

@@ -124,6 +124,89 @@ void encode(const T* points, int64_t samples, const V* table, const Level* level
     }
 }
 
+// Where a sorted list of coordinates lies on one axis of a level: only the vertices that are needed are numbered.
+template <typename T>
+struct Ticks {
+    std::vector<int> vertex, lower, upper;   // distinct vertices in order; of each coordinate, the numbers of both neighbours in that list
+    std::vector<T> fraction;
+
+    Ticks(const T* coordinates, int count, int64_t resolution) {
+        for (int i = 0; i < count; ++i) {
+            const T x = coordinates[i], scaled = (x < T(0) ? T(0) : (x > T(1) ? T(1) : x)) * static_cast<T>(resolution);
+            const int cell = std::max(0, std::min(static_cast<int>(scaled), static_cast<int>(resolution) - 1));
+            for (int end = cell; end <= cell + 1; ++end) {
+                if (vertex.empty() || vertex.back() < end) vertex.push_back(end);
+            }
+            lower.push_back(static_cast<int>(vertex.size()) - (vertex.back() == cell ? 1 : 2));
+            upper.push_back(lower.back() + 1);
+            fraction.push_back(scaled - static_cast<T>(cell));
+        }
+    }
+};
+
+// One level at one third coordinate: the values on a row of vertices, both neighbours on the third axis blended.
+template <typename T, typename V>
+void vertex_line(const V* table, const Level& level, uint32_t mask, int features, const std::vector<int>& columns, int row, int slice, T fraction, T* line) {
+    const uint32_t y = static_cast<uint32_t>(row) * static_cast<uint32_t>(level.stride[1]);
+    const uint32_t z[2] = {static_cast<uint32_t>(slice) * static_cast<uint32_t>(level.stride[2]),
+                           static_cast<uint32_t>(slice + 1) * static_cast<uint32_t>(level.stride[2])};
+    for (size_t c = 0; c < columns.size(); ++c) {
+        const uint32_t x = static_cast<uint32_t>(columns[c]) * static_cast<uint32_t>(level.stride[0]);
+        const int64_t near = level.dense ? x + y + z[0] : (x ^ y ^ z[0]) & mask, far = level.dense ? x + y + z[1] : (x ^ y ^ z[1]) & mask;
+        for (int f = 0; f < features; ++f)
+            line[c * features + f] = (T(1) - fraction) * load(table + near * features + f) + fraction * load(table + far * features + f);
+    }
+}
+
+// Pixel rows [begin, end) of a lattice: neighbouring pixels share vertices, and all of them the third coordinate.
+template <typename T, typename V>
+void lattice_rows(const Ticks<T>& x, const Ticks<T>& y, const Ticks<T>& z, int begin, int end, const V* table, const Level& level, uint32_t mask,
+                  int features, T* out, int64_t out_stride) {
+    const int width = static_cast<int>(x.lower.size()), values = static_cast<int>(x.vertex.size()) * features;
+    std::vector<T> lines[2] = {std::vector<T>(values), std::vector<T>(values)}, blend(values);
+    int held[2] = {-1, -1};
+    for (int j = begin; j < end; ++j) {
+        const int wanted[2] = {y.vertex[y.lower[j]], y.vertex[y.upper[j]]};
+        if (held[1] == wanted[0]) {
+            std::swap(lines[0], lines[1]);
+            std::swap(held[0], held[1]);
+        }
+        for (int side = 0; side < 2; ++side) {
+            if (held[side] == wanted[side]) continue;
+            vertex_line(table, level, mask, features, x.vertex, wanted[side], z.vertex[0], z.fraction[0], lines[side].data());
+            held[side] = wanted[side];
+        }
+        const T fraction = y.fraction[j];
+        for (int c = 0; c < values; ++c) blend[c] = (T(1) - fraction) * lines[0][c] + fraction * lines[1][c];
+        T* own = out + static_cast<int64_t>(j) * width * out_stride;
+        for (int i = 0; i < width; ++i) {
+            const T* left = blend.data() + x.lower[i] * features;
+            for (int f = 0; f < features; ++f)
+                own[i * out_stride + f] = (T(1) - x.fraction[i]) * left[f] + x.fraction[i] * left[features + f];
+        }
+    }
+}
+
+template <typename T, typename V>
+void lattice(const T* xs, int width, const T* ys, int height, T z, const V* table, const Level* levels, int num_levels, uint32_t mask, int features,
+             T* out, int threads) {
+    constexpr int kRows = 16;
+    const int64_t stride = static_cast<int64_t>(num_levels) * features;
+    std::vector<Ticks<T>> x, y, slice;
+    for (int l = 0; l < num_levels; ++l) {
+        x.emplace_back(xs, width, levels[l].resolution);
+        y.emplace_back(ys, height, levels[l].resolution);
+        slice.emplace_back(&z, 1, levels[l].resolution);
+    }
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int begin = 0; begin < height; begin += kRows) {
+        for (int l = 0; l < num_levels; ++l) {
+            lattice_rows(x[l], y[l], slice[l], begin, std::min(height, begin + kRows), table + levels[l].first_row * features, levels[l], mask, features,
+                         out + l * features, stride);
+        }
+    }
+}
+
 // d out / d points, times `gradient`: the weight of corner k is a product, so its slope on one axis is the product of the others.
 template <typename T, typename V, int D, int F>
 void point_gradient(const T* points, int64_t samples, const V* table, const Level* levels, int num_levels, uint32_t mask, int features,
@@ -297,6 +380,11 @@ void table_gradient(const T* points, int64_t samples, const Level* levels, int n
                                           uint32_t mask, int features, T* out, int64_t stride, int threads) {                                 \
         DPSCALE_DISPATCH(encode, dims, features, DPSCALE_PAIR(T, V), points, samples, table, static_cast<const Level*>(levels), num_levels,    \
                          mask, features, out, stride, threads);                                                                                \
+    }                                                                                                                                          \
+    extern "C" void dpscale_lattice_##NAME(const T* xs, int width, const T* ys, int height, double z, const V* table, const void* levels,      \
+                                           int num_levels, uint32_t mask, int features, T* out, int threads) {                                 \
+        lattice<T, V>(xs, width, ys, height, static_cast<T>(z), table, static_cast<const Level*>(levels), num_levels, mask, features, out,     \
+                      threads);                                                                                                                \
     }                                                                                                                                          \
     extern "C" void dpscale_point_gradient_##NAME(const T* points, int64_t samples, int dims, const V* table, const void* levels,              \
                                                   int num_levels, uint32_t mask, int features, const T* gradient, int64_t stride, T* out,     \

@@ -23,6 +23,16 @@ def encode(points: Float[Tensor, "S D"], table: Float[Tensor, "R F"], shape: Tab
     return features
 
 
+def lattice(x: Float[Tensor, " W"], y: Float[Tensor, " H"], z: float, table: Float[Tensor, "R F"], shape: TableShape) -> Float[Tensor, "HW LF"]:
+    """`encode` at every (x, y, z), x fastest; x and y ascend. Every vertex between the pixels is read once."""
+    features = x.new_empty(len(y) * len(x), shape.num_features)
+    _call(
+        "lattice", table.dtype, pointer(x), ctypes.c_int(len(x)), pointer(y), ctypes.c_int(len(y)), ctypes.c_double(z), pointer(table),
+        *_shape(shape), pointer(features),
+    )  # fmt: skip
+    return features
+
+
 def point_gradient(
     points: Float[Tensor, "S D"], table: Float[Tensor, "R F"], gradient: Float[Tensor, "S LF"], shape: TableShape
 ) -> Float[Tensor, "S D"]:

@@ -36,6 +36,19 @@ class FusedHashGrid(HashGrid):
         """Features of each point, level after level. Points outside [0, 1] take the value at the border."""
         return _Encode.apply(points, self.table, self)
 
+    @torch.no_grad()
+    def lattice(self, x: Float[Tensor, " W"], y: Float[Tensor, " H"], z: float) -> Float[Tensor, "HW LF"]:
+        """`forward` at (x[i], y[j], z), row after row, without a gradient; x and y ascend. On the CPU pixels share what they read."""
+        if self.table.device.type == "cpu":
+            return hash_grid_cpu.lattice(x.contiguous(), y.contiguous(), z, self.table, self.shape)
+        return self(lattice_points(x, y, z))
+
+
+def lattice_points(x: Float[Tensor, " W"], y: Float[Tensor, " H"], z: float) -> Float[Tensor, "HW 3"]:
+    """(x[i], y[j], z), row after row."""
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([columns, rows, torch.full_like(rows, z)], dim=-1).flatten(0, 1)
+
 
 class _Encode(torch.autograd.Function):
     @staticmethod
