@@ -144,26 +144,34 @@ struct Ticks {
     }
 };
 
-// One level at one third coordinate: the values on a row of vertices, both neighbours on the third axis blended.
-template <typename T, typename V>
-void vertex_line(const V* table, const Level& level, uint32_t mask, int features, const std::vector<int>& columns, int row, int slice, T fraction, T* line) {
-    const uint32_t y = static_cast<uint32_t>(row) * static_cast<uint32_t>(level.stride[1]);
-    const uint32_t z[2] = {static_cast<uint32_t>(slice) * static_cast<uint32_t>(level.stride[2]),
-                           static_cast<uint32_t>(slice + 1) * static_cast<uint32_t>(level.stride[2])};
-    for (size_t c = 0; c < columns.size(); ++c) {
-        const uint32_t x = static_cast<uint32_t>(columns[c]) * static_cast<uint32_t>(level.stride[0]);
-        const int64_t near = level.dense ? x + y + z[0] : (x ^ y ^ z[0]) & mask, far = level.dense ? x + y + z[1] : (x ^ y ^ z[1]) & mask;
-        for (int f = 0; f < features; ++f)
-            line[c * features + f] = (T(1) - fraction) * load(table + near * features + f) + fraction * load(table + far * features + f);
+// One level at one third coordinate: the values on a row of vertices, both neighbours on the third axis blended. `x`: the columns' terms of
+// the row index; `scratch`: room for two indices a column.
+template <typename T, typename V, int F>
+void vertex_line(const V* table, const Level& level, uint32_t mask, int features, const std::vector<uint32_t>& x, int row, int slice, T fraction,
+                 uint32_t* scratch, T* line) {
+    const int count = static_cast<int>(x.size()), width = F > 0 ? F : features;
+    const uint32_t y = static_cast<uint32_t>(row) * static_cast<uint32_t>(level.stride[1]), z = static_cast<uint32_t>(slice);
+    const uint32_t step = static_cast<uint32_t>(level.stride[2]);
+    uint32_t *near = scratch, *far = scratch + count;
+    if (level.dense) {
+        for (int c = 0; c < count; ++c) near[c] = x[c] + y + z * step, far[c] = near[c] + step;
+    } else {
+        for (int c = 0; c < count; ++c) near[c] = (x[c] ^ y ^ (z * step)) & mask, far[c] = (x[c] ^ y ^ ((z + 1) * step)) & mask;
+    }
+    for (int c = 0; c < count; ++c) {
+        for (int f = 0; f < width; ++f)
+            line[c * width + f] = (T(1) - fraction) * load(table + (near[c] * width + f)) + fraction * load(table + (far[c] * width + f));
     }
 }
 
 // Pixel rows [begin, end) of a lattice: neighbouring pixels share vertices, and all of them the third coordinate.
-template <typename T, typename V>
+template <typename T, typename V, int F>
 void lattice_rows(const Ticks<T>& x, const Ticks<T>& y, const Ticks<T>& z, int begin, int end, const V* table, const Level& level, uint32_t mask,
                   int features, T* out, int64_t out_stride) {
-    const int width = static_cast<int>(x.lower.size()), values = static_cast<int>(x.vertex.size()) * features;
-    std::vector<T> lines[2] = {std::vector<T>(values), std::vector<T>(values)}, blend(values);
+    const int width = static_cast<int>(x.lower.size()), channels = F > 0 ? F : features, columns = static_cast<int>(x.vertex.size());
+    std::vector<T> lines[2] = {std::vector<T>(columns * channels), std::vector<T>(columns * channels)}, blend(columns * channels);
+    std::vector<uint32_t> terms(columns), scratch(2 * columns);
+    for (int c = 0; c < columns; ++c) terms[c] = static_cast<uint32_t>(x.vertex[c]) * static_cast<uint32_t>(level.stride[0]);
     int held[2] = {-1, -1};
     for (int j = begin; j < end; ++j) {
         const int wanted[2] = {y.vertex[y.lower[j]], y.vertex[y.upper[j]]};
@@ -173,16 +181,17 @@ void lattice_rows(const Ticks<T>& x, const Ticks<T>& y, const Ticks<T>& z, int b
         }
         for (int side = 0; side < 2; ++side) {
             if (held[side] == wanted[side]) continue;
-            vertex_line(table, level, mask, features, x.vertex, wanted[side], z.vertex[0], z.fraction[0], lines[side].data());
+            vertex_line<T, V, F>(table, level, mask, features, terms, wanted[side], z.vertex[0], z.fraction[0], scratch.data(), lines[side].data());
             held[side] = wanted[side];
         }
-        const T fraction = y.fraction[j];
-        for (int c = 0; c < values; ++c) blend[c] = (T(1) - fraction) * lines[0][c] + fraction * lines[1][c];
+        const T fraction = y.fraction[j], *top = lines[0].data(), *bottom = lines[1].data();
+        for (int c = 0; c < columns * channels; ++c) blend[c] = (T(1) - fraction) * top[c] + fraction * bottom[c];
         T* own = out + static_cast<int64_t>(j) * width * out_stride;
+        const T *values = blend.data(), *along = x.fraction.data();
+        const int* lower = x.lower.data();
         for (int i = 0; i < width; ++i) {
-            const T* left = blend.data() + x.lower[i] * features;
-            for (int f = 0; f < features; ++f)
-                own[i * out_stride + f] = (T(1) - x.fraction[i]) * left[f] + x.fraction[i] * left[features + f];
+            const T* left = values + lower[i] * channels;
+            for (int f = 0; f < channels; ++f) own[i * out_stride + f] = (T(1) - along[i]) * left[f] + along[i] * left[channels + f];
         }
     }
 }
@@ -190,7 +199,7 @@ void lattice_rows(const Ticks<T>& x, const Ticks<T>& y, const Ticks<T>& z, int b
 template <typename T, typename V>
 void lattice(const T* xs, int width, const T* ys, int height, T z, const V* table, const Level* levels, int num_levels, uint32_t mask, int features,
              T* out, int threads) {
-    constexpr int kRows = 16;
+    constexpr int kRows = 32;
     const int64_t stride = static_cast<int64_t>(num_levels) * features;
     std::vector<Ticks<T>> x, y, slice;
     for (int l = 0; l < num_levels; ++l) {
@@ -201,8 +210,9 @@ void lattice(const T* xs, int width, const T* ys, int height, T z, const V* tabl
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int begin = 0; begin < height; begin += kRows) {
         for (int l = 0; l < num_levels; ++l) {
-            lattice_rows(x[l], y[l], slice[l], begin, std::min(height, begin + kRows), table + levels[l].first_row * features, levels[l], mask, features,
-                         out + l * features, stride);
+            const auto rows = features == 2 ? lattice_rows<T, V, 2> : lattice_rows<T, V, 0>;
+            rows(x[l], y[l], slice[l], begin, std::min(height, begin + kRows), table + levels[l].first_row * features, levels[l], mask, features,
+                 out + l * features, stride);
         }
     }
 }
