@@ -9,38 +9,54 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
-from rich.console import Console
-from rich.table import Table
-
 from dpscale.data.checkpoint import write_json
-from jobs.summary import commit
 
 
-def arguments(doc: str) -> argparse.Namespace:
-    """--json FILE and --full."""
+def arguments(doc: str, devices: tuple[str, ...] = ()) -> argparse.Namespace:
+    """--json FILE and --full; --device, the first by default, for a benchmark that runs on several."""
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the result goes; none: runs/benchmarks/NAME.json")
     parser.add_argument("--full", action="store_true", help="more and longer measurements than ten minutes allow")
+    if devices:
+        parser.add_argument("--device", choices=devices, default=devices[0], help="where it runs")
     return parser.parse_args()
 
 
 def finish(name: str, path: Path | None, result: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Prints `rows` as a table and writes `result` with machine and commit."""
-    table = Table(*rows[0], title=name)
-    for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    _print(name, rows)
     path = path or Path("runs/benchmarks") / f"{name}.json"
-    write_json(path, {**result, "rows": rows, "machine": machine(), "commit": commit()})
+    write_json(path, {**result, "rows": rows, "machine": machine(), "commit": _commit()})
     print(f"-> {path}")
+
+
+def _print(name: str, rows: list[dict[str, Any]]) -> None:
+    cells = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:  # a borrowed machine with a GPU has torch and little else
+        print("\n".join(["\t".join(rows[0]), *("\t".join(row) for row in cells)]))
+        return
+    table = Table(*rows[0], title=name)
+    for row in cells:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _commit() -> str | None:
+    try:
+        from jobs.summary import commit
+    except ImportError:  # likewise
+        return None
+    return commit()
 
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
     return {
-        "cpu": model, "cores": os.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "cpu": model, "cores": os.cpu_count(), "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(), "python": platform.python_version(),
     }  # fmt: skip
 
