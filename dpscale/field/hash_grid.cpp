@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #ifdef __linux__
@@ -90,20 +91,53 @@ void prefetch(const Cells<T, D>& cells, int count, const Element* first, int wid
     }
 }
 
+// values[i * F + f] = feature f of row[i]. Two features are fetched as one number of their common size: half the gathers.
+template <typename V, typename T, int F>
+void gather(const V* table, const uint32_t* row, int count, int features, T* values) {
+    if constexpr (F == 2) {
+        typedef typename std::conditional<sizeof(V) == 4, uint64_t, uint32_t>::type Pair;
+        if constexpr (sizeof(V) <= 4) {
+            Pair pairs[kBlock];
+            const char* bytes = reinterpret_cast<const char*>(table);
+            for (int i = 0; i < count; ++i) {
+                typedef Pair __attribute__((may_alias, aligned(2))) Loose;
+                pairs[i] = reinterpret_cast<const Loose*>(bytes)[row[i]];
+            }
+            if constexpr (sizeof(V) == 4) {
+                std::memcpy(values, pairs, sizeof(Pair) * count);
+            } else {   // bfloat16 is the upper half of a float; the first of a pair is the lower half of its number
+                uint32_t bits[2 * kBlock];
+                for (int i = 0; i < count; ++i) bits[2 * i] = static_cast<uint32_t>(pairs[i]) << 16, bits[2 * i + 1] = pairs[i] & 0xFFFF0000u;
+                std::memcpy(values, bits, 2 * sizeof(uint32_t) * count);
+            }
+            return;
+        }
+    }
+    const int width = F > 0 ? F : features;
+    for (int i = 0; i < count; ++i) {
+        for (int f = 0; f < width; ++f) values[i * width + f] = load(table + (row[i] * width + f));
+    }
+}
+
+constexpr int kMostFeatures = 8;   // HashGridConfig's bound
+
 // F > 0: number of features, known when compiling; 0: `features`.
 template <typename T, typename V, int D, int F>
 void encode_block(const T* points, int count, const V* table, const Level& level, uint32_t mask, int features, T* out, int out_stride) {
     Cells<T, D> cells;
-    T sum[kBlock];
+    T sum[kBlock * (F > 0 ? F : kMostFeatures)], values[kBlock * (F > 0 ? F : kMostFeatures)];
     locate<T, D>(points, count, level, mask, cells);
     const int width = F > 0 ? F : features;
     prefetch(cells, count, table, width);
-    for (int f = 0; f < width; ++f) {
-        for (int i = 0; i < count; ++i) sum[i] = 0;
-        for (int k = 0; k < 1 << D; ++k) {
-            for (int i = 0; i < count; ++i) sum[i] += cells.weight[k][i] * load(table + (cells.row[k][i] * width + f));
+    for (int e = 0; e < count * width; ++e) sum[e] = 0;
+    for (int k = 0; k < 1 << D; ++k) {
+        gather<V, T, F>(table, cells.row[k], count, features, values);
+        for (int i = 0; i < count; ++i) {
+            for (int f = 0; f < width; ++f) sum[i * width + f] += cells.weight[k][i] * values[i * width + f];
         }
-        for (int i = 0; i < count; ++i) out[static_cast<int64_t>(i) * out_stride + f] = sum[i];
+    }
+    for (int i = 0; i < count; ++i) {
+        for (int f = 0; f < width; ++f) out[static_cast<int64_t>(i) * out_stride + f] = sum[i * width + f];
     }
 }
 
@@ -227,15 +261,19 @@ void point_gradient(const T* points, int64_t samples, const V* table, const Leve
         const int count = static_cast<int>(std::min<int64_t>(kBlock, samples - s));
         Cells<T, D> cells;
         T total[D][kBlock] = {}, corner[1 << D][kBlock];
+        T slopes[kBlock * (F > 0 ? F : kMostFeatures)], values[kBlock * (F > 0 ? F : kMostFeatures)];
         for (int l = 0; l < num_levels; ++l) {
             const V* own = table + levels[l].first_row * width;
             locate<T, D>(points + s * D, count, levels[l], mask, cells);
             prefetch(cells, count, own, width);
+            for (int i = 0; i < count; ++i) {
+                for (int f = 0; f < width; ++f) slopes[i * width + f] = gradient[(s + i) * stride + l * width + f];
+            }
             for (int k = 0; k < 1 << D; ++k) {
-                for (int i = 0; i < count; ++i) corner[k][i] = 0;
-                for (int f = 0; f < width; ++f) {
-                    for (int i = 0; i < count; ++i)
-                        corner[k][i] += gradient[(s + i) * stride + l * width + f] * load(own + (cells.row[k][i] * width + f));
+                gather<V, T, F>(own, cells.row[k], count, features, values);
+                for (int i = 0; i < count; ++i) {
+                    corner[k][i] = 0;
+                    for (int f = 0; f < width; ++f) corner[k][i] += slopes[i * width + f] * values[i * width + f];
                 }
             }
             for (int axis = 0; axis < D; ++axis) {
