@@ -46,7 +46,7 @@ struct Cells {
     uint32_t row[1 << D][kBlock];   // of each corner, within the level
     T weight[1 << D][kBlock];       // multilinear
     T fraction[D][kBlock];          // position inside the cell
-    T inside[D][kBlock];            // 1 where the coordinate lies in [0, 1], else 0: the slope of clamping
+    T inside[D][kBlock];            // 1 where the coordinate lies inside (0, 1), else 0: the slope of torch's clamp
 };
 
 // Corner k has bit a set where it is the upper end on axis a.
@@ -62,7 +62,7 @@ void locate(const T* points, int count, const Level& level, uint32_t mask, Cells
             const T scaled = (x < T(0) ? T(0) : (x > T(1) ? T(1) : x)) * resolution;
             const int cell = std::max(0, std::min(static_cast<int>(scaled), last));   // in bounds even for NaN
             cells.fraction[axis][i] = scaled - static_cast<T>(cell);
-            cells.inside[axis][i] = x >= T(0) && x <= T(1) ? T(1) : T(0);
+            cells.inside[axis][i] = x > T(0) && x < T(1) ? T(1) : T(0);
             end[0][axis][i] = static_cast<uint32_t>(cell) * stride;
             end[1][axis][i] = end[0][axis][i] + stride;
         }

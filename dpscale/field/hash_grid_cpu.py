@@ -36,7 +36,7 @@ def lattice(x: Float[Tensor, " W"], y: Float[Tensor, " H"], z: float, table: Flo
 def point_gradient(
     points: Float[Tensor, "S D"], table: Float[Tensor, "R F"], gradient: Float[Tensor, "S LF"], shape: TableShape
 ) -> Float[Tensor, "S D"]:
-    """Of sum(features * gradient) with respect to the points; zero on an axis on which a point lies outside [0, 1]."""
+    """Of sum(features * gradient) with respect to the points; zero on an axis on which a point does not lie inside (0, 1)."""
     points, gradient = points.contiguous(), gradient.contiguous()
     result = torch.empty_like(points)
     _call("point_gradient", table.dtype, *_points(points), pointer(table), *_shape(shape), *_gradient(gradient), pointer(result))

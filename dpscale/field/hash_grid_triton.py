@@ -53,7 +53,7 @@ def encode(points: Float[Tensor, "S D"], table: Float[Tensor, "R F"], shape: Tab
 def point_gradient(
     points: Float[Tensor, "S D"], table: Float[Tensor, "R F"], gradient: Float[Tensor, "S LF"], shape: TableShape
 ) -> Float[Tensor, "S D"]:
-    """Of sum(features * gradient) with respect to the points; zero on an axis on which a point lies outside [0, 1]."""
+    """Of sum(features * gradient) with respect to the points; zero on an axis on which a point does not lie inside (0, 1)."""
     result = torch.empty_like(points, memory_format=torch.contiguous_format)
     grid = (triton.cdiv(len(points), _SAMPLES), points.shape[1])
     if len(points):
@@ -112,12 +112,12 @@ def _arguments(points: Tensor, shape: TableShape) -> tuple[Tensor | int, ...]:
 
 @triton.jit
 def _axis(points, sample, valid, axis, resolution, D: tl.constexpr):
-    """Lower cell index and fraction of the coordinate on one axis, and whether it lies in [0, 1]."""
+    """Lower cell index and fraction of the coordinate on one axis, and whether it lies inside (0, 1)."""
     x = tl.load(points + sample * D + axis, mask=valid, other=0.0)
     low = tl.where(x < 0, x * 0, x)
     scaled = tl.where(low > 1, low * 0 + 1, low) * resolution.to(x.dtype)
     cell = tl.minimum(tl.maximum(scaled.to(tl.int32), 0), resolution.to(tl.int32) - 1)
-    return cell, scaled - cell.to(x.dtype), (x >= 0) & (x <= 1)
+    return cell, scaled - cell.to(x.dtype), (x > 0) & (x < 1)
 
 
 @triton.jit
