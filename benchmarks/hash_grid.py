@@ -151,27 +151,31 @@ def _bandwidth(device: torch.device) -> float:
 
 
 def _traffic(size: int, bandwidth: float, device: torch.device) -> dict[str, float]:
-    """Of the tables' part of a step: encode, gradient of the canonical points, gradient and Adam. Bytes are those that memory must
-    move if a cache holds a table's lines only within one of these calls: lower bounds."""
+    """Of the tables' part of a step: encode, gradient of the canonical points, gradient and Adam."""
     way = _Way("fused", _random_targets(device))
     samples = draw_samples(way.field, way.targets, None, size, 1, torch.Generator().manual_seed(0))
-    moved = seconds = 0.0
-    for grid, points in ((way.field.deformation.grid, samples.points), (way.field.canonical.grid, samples.points[:, :2].contiguous())):
-        assert isinstance(grid, FusedHashGrid), "without its kernels there is nothing to measure"
-        own, table = kernels(points), grid.table.detach()
-        lines, (mean, square) = _lines(grid, points), (torch.zeros_like(table), torch.zeros_like(table))
-        gradient = torch.rand(size, grid.num_features, device=device)
-        features = gradient.numel() * gradient.element_size()
-        calls: list[tuple[Callable[[], object], float]] = [
-            (lambda: own.encode(points, table, grid.shape), lines * _LINE_BYTES + features),
-            (lambda: own.update(points, gradient, table, mean, square, grid.shape, AdamStep.at(9, 1e-3, (0.9, 0.99), 1e-15)),
-             6 * lines * _LINE_BYTES + features),
-        ]  # fmt: skip
-        if grid.num_dims == 2:
-            calls.append((lambda: own.point_gradient(points, table, gradient, grid.shape), lines * _LINE_BYTES + features))
-        moved += sum(size for _, size in calls)
-        seconds += sum(_seconds(call, 5, device) for call, _ in calls)
+    parts = [
+        _grid_traffic(way.field.deformation.grid, samples.points),
+        _grid_traffic(way.field.canonical.grid, samples.points[:, :2].contiguous()),
+    ]
+    moved, seconds = (sum(column) for column in zip(*parts, strict=True))
     return {"moved_mb": moved / 1e6, "seconds": seconds, "gb_s": moved / seconds / 1e9, "fraction_of_roof": moved / seconds / bandwidth}
+
+
+def _grid_traffic(grid: FusedHashGrid, points: torch.Tensor) -> tuple[float, float]:
+    """Bytes and seconds. Bytes are those that memory must move if a cache holds a table's lines only within one call: a lower bound."""
+    own, table = kernels(points), grid.table.detach()
+    mean, square = torch.zeros_like(table), torch.zeros_like(table)
+    gradient = torch.rand(len(points), grid.num_features, device=points.device)
+    features, lines = gradient.numel() * gradient.element_size(), _lines(grid, points) * _LINE_BYTES
+    adam = AdamStep.at(9, 1e-3, (0.9, 0.99), 1e-15)
+    calls: list[tuple[Callable[[], object], float]] = [
+        (lambda: own.encode(points, table, grid.shape), lines + features),
+        (lambda: own.update(points, gradient, table, mean, square, grid.shape, adam), 6 * lines + features),
+    ]
+    if grid.num_dims == 2:  # the 3D grid's points are given
+        calls.append((lambda: own.point_gradient(points, table, gradient, grid.shape), lines + features))
+    return sum(size for _, size in calls), sum(_seconds(call, 5, points.device) for call, _ in calls)
 
 
 def _lines(grid: HashGrid, points: torch.Tensor) -> int:

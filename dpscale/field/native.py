@@ -59,10 +59,13 @@ def compiled() -> Path:
 
 
 def library_path() -> Path:
-    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or _torchs_own_folder()) / "dpscale_field" / f"dpscale_field_{_digest()}.so"
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or _default_folder()) / "dpscale_field" / f"dpscale_field_{_digest()}.so"
 
 
-def _torchs_own_folder() -> str:
+def _default_folder() -> str:
+    """Where `make setup` puts it, as jobs/ray_settings.py tells the workers; outside a virtual environment torch's own place."""
+    if sys.prefix != sys.base_prefix:
+        return str(Path(sys.prefix) / "torch_extensions")
     from torch.utils.cpp_extension import get_default_build_root  # the module looks for CUDA when imported, and says so
 
     return get_default_build_root()
