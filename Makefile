@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 COMPILE = PATH="$(CURDIR)/$(BIN):$$PATH" DS_ACCELERATOR=cpu $(BIN)/python -c
 
 help:
-	@echo "make setup   .venv with pinned packages, DeepSpeed's CPU optimiser and disk access compiled"
+	@echo "make setup   .venv with pinned packages; the field's kernels, DeepSpeed's CPU optimiser and disk access compiled"
 	@echo "make demo    personalise two performers, runs/demo/report.html"
 	@echo "make test    the whole suite"
 	@echo "make lint    ruff, pyright, import-linter"
@@ -23,13 +23,18 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt requirements-data.txt
+$(STAMP): pyproject.toml constraints.txt requirements-data.txt $(wildcard dpscale/field/*.cpp)
 	@if [ -z "$(PYTHON)" ]; then echo "dpscale needs Python 3.11: install it, or name one with make setup PYTHON=/path/to/python3.11"; exit 1; fi
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"dpscale needs Python 3.11 or newer; $(PYTHON) is {sys.version.split()[0]}")'
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-data.txt
 	@if command -v "$${CXX:-g++}" >/dev/null; then \
+	  echo "compiling the field's kernels, once (half a minute) ..."; \
+	  log=$(VENV)/compile_field.log; \
+	  if $(BIN)/python -m dpscale.field.native >$$log 2>&1; \
+	  then echo "compiled into $$TORCH_EXTENSIONS_DIR"; \
+	  else echo "they did not compile (see $$log): the field uses its plain torch reference, which is several times slower"; fi; \
 	  echo "compiling DeepSpeed's CPU optimiser, once (one to two minutes) ..."; \
 	  log=$(VENV)/compile_cpu_adam.log; \
 	  if $(COMPILE) 'from deepspeed.ops.op_builder import CPUAdamBuilder; CPUAdamBuilder().load()' >$$log 2>&1; \
@@ -41,7 +46,7 @@ $(STAMP): pyproject.toml constraints.txt requirements-data.txt
 	  elif $(COMPILE) 'from deepspeed.ops.op_builder import AsyncIOBuilder; AsyncIOBuilder().load()' >$$log 2>&1; \
 	  then echo "compiled async_io, for finetune.offload = nvme"; \
 	  else echo "async_io did not compile (see $$log): finetune.offload = nvme is refused, nothing else changes"; fi; \
-	else echo "no C++ compiler found: finetuning uses torch's AdamW instead of DeepSpeed's CPU optimiser, and finetune.offload = nvme is refused"; fi
+	else echo "no C++ compiler found: the field uses its plain torch reference, several times slower; finetuning uses torch's AdamW instead of DeepSpeed's CPU optimiser, and finetune.offload = nvme is refused"; fi
 	@touch $@
 
 demo: setup

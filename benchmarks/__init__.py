@@ -24,23 +24,33 @@ def arguments(doc: str, **options: dict[str, Any]) -> argparse.Namespace:
 
 def finish(name: str, path: Path | None, result: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Prints `rows` as a table and writes `result` with machine and commit."""
-    from jobs.summary import commit
-
     show(name, rows)
     path = path or Path("runs/benchmarks") / f"{name}.json"
-    write_json(path, {**result, "rows": rows, "machine": machine(), "commit": commit()})
+    write_json(path, {**result, "rows": rows, "machine": machine(), "commit": _commit()})
     print(f"-> {path}")
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
     """Prints `rows` as a table."""
-    from rich.console import Console  # here, so that measurements run where only torch is installed
-    from rich.table import Table
-
+    cells = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:  # a borrowed machine with a GPU has torch and little else
+        print("\n".join(["\t".join(rows[0]), *("\t".join(row) for row in cells)]))
+        return
     table = Table(*rows[0], title=title)
-    for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    for row in cells:
+        table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _commit() -> str | None:
+    try:
+        from jobs.summary import commit
+    except ImportError:  # likewise
+        return None
+    return commit()
 
 
 def machine() -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from dpscale.config.section import Section
 
@@ -10,11 +12,23 @@ from dpscale.config.section import Section
 class HashGridConfig(Section):
     """Names and meaning as in tiny-cuda-nn."""
 
+    kind: Literal["fused", "reference", "tiny_cuda_nn"] = Field(
+        default="fused", description="Fused kernels (C++, Triton), their plain torch reference, or tiny-cuda-nn where it is installed (CUDA only)."
+    )
+    table_dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="bfloat16 halves what a step reads; updates round stochastically, moments stay float32 (ours)."
+    )
     n_levels: int = Field(default=16, ge=1, le=32)
     n_features_per_level: int = Field(default=2, ge=1, le=8)
     log2_hashmap_size: int = Field(default=19, ge=8, le=26)
     base_resolution: int = Field(default=16, ge=2, le=1024)
     per_level_scale: float = Field(default=1.38, gt=1, le=4)
+
+    @model_validator(mode="after")
+    def _tiny_cuda_nn_has_one_type(self) -> HashGridConfig:
+        if self.kind == "tiny_cuda_nn" and self.table_dtype != "float32":
+            raise ValueError("table_dtype = bfloat16 needs kind = fused or reference: the tables of tiny-cuda-nn are float32 here")
+        return self
 
 
 class CanonicalsConfig(Section):
@@ -62,6 +76,10 @@ class FieldConfig(Section):
     background: BackgroundConfig = BackgroundConfig()
     lr: float = Field(default=1e-3, gt=0, le=1, description="Adam learning rate (paper: 1e-3).")
     lr_milestones: tuple[int, ...] = Field(default=(2500, 5000, 7500), description="Steps at which the rate halves (CoDeF).")
+    networks: Literal["fused", "torch"] = Field(default="fused", description="fused: one C++ kernel per network on the CPU (ours); same numbers.")
+    adam: Literal["lazy", "dense"] = Field(
+        default="lazy", description="lazy: a step leaves rows of the tables alone that it did not use (tiny-cuda-nn); dense: torch's Adam."
+    )
     samples: int = Field(default=16384, ge=16, le=2**24, description="Pixels per step.")
     flow_samples: int = Field(default=4096, ge=1, le=2**24, description="Pixels with known human flow per step (ours).")
     neighbour_losses: NeighbourLossesConfig = NeighbourLossesConfig()

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpscale.config.schema import FieldConfig
-from dpscale.field.deformation import mlp
-from dpscale.field.hash_grid import HashGrid
+from dpscale.field.grids import hash_grid
+from dpscale.field.mlp import Mlp
 
 MARGIN, SIZE = 0.3, 1.6
 """CoDeF: the canonical image is 1.6 frames wide and high and starts 0.3 frames before the frame's edge."""
@@ -21,8 +21,9 @@ class CanonicalImage(nn.Module):
 
     def __init__(self, config: FieldConfig, generator: torch.Generator) -> None:
         super().__init__()
-        self.grid = HashGrid(config.canonical_grid, 2, generator)
-        self.network = mlp(self.grid.num_features, config.canonical_width, config.canonical_layers, 3, generator)
+        self.grid = hash_grid(config.canonical_grid, 2, generator)
+        fused = config.networks == "fused"
+        self.network = Mlp(self.grid.num_features, config.canonical_width, config.canonical_layers, 3, generator, fused)
 
     def forward(self, positions: Float[Tensor, "S 2"]) -> Float[Tensor, "S 3"]:
         """RGB in 0..1."""

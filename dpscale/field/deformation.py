@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpscale.config.schema import FieldConfig
-from dpscale.field.hash_grid import HashGrid
+from dpscale.field.grids import hash_grid
+from dpscale.field.hash_grid_fused import FusedHashGrid, lattice_points
+from dpscale.field.mlp import Mlp
 
 OUTPUT_SCALE = 1 / 5
 """CoDeF divides the network's output by 5, so that displacements start small."""
-
-
-def mlp(num_inputs: int, width: int, num_layers: int, num_outputs: int, generator: torch.Generator) -> nn.Sequential:
-    """`num_layers` hidden layers of `width` with ReLU, then a linear one. Weights: He's uniform; biases zero."""
-    sizes = [num_inputs, *[width] * num_layers, num_outputs]
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(sizes):
-        linear = nn.Linear(fan_in, fan_out)
-        nn.init.kaiming_uniform_(linear.weight, nonlinearity="relu", generator=generator)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 class Deformation(nn.Module):
@@ -34,10 +22,18 @@ class Deformation(nn.Module):
 
     def __init__(self, config: FieldConfig, generator: torch.Generator) -> None:
         super().__init__()
-        self.grid = HashGrid(config.deformation_grid, 3, generator)
-        self.network = mlp(self.grid.num_features + 3, config.deformation_width, config.deformation_layers, 2 * config.canonicals.count, generator)
+        self.grid = hash_grid(config.deformation_grid, 3, generator)
+        num_outputs, fused = 2 * config.canonicals.count, config.networks == "fused"
+        self.network = Mlp(self.grid.num_features + 3, config.deformation_width, config.deformation_layers, num_outputs, generator, fused)
         # Zero displacement at first (ours): the warm-up then shows I_ref undistorted in every frame.
         nn.init.zeros_(self.network[-1].weight)
 
     def forward(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S K 2"]:
-        return (self.network(torch.cat([self.grid(points), points], dim=1)) * OUTPUT_SCALE).unflatten(1, (-1, 2))
+        return (self.network(self.grid(points), points) * OUTPUT_SCALE).unflatten(1, (-1, 2))
+
+    @torch.no_grad()
+    def lattice(self, x: Float[Tensor, " W"], y: Float[Tensor, " H"], frame: float) -> Float[Tensor, "HW K 2"]:
+        """`forward` at (x[i], y[j], frame), row after row: what rendering asks for. `frame` is n / N."""
+        points = lattice_points(x, y, frame)
+        features = self.grid.lattice(x, y, frame) if isinstance(self.grid, FusedHashGrid) else self.grid(points)
+        return (self.network(features, points) * OUTPUT_SCALE).unflatten(1, (-1, 2))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dpscale.config.schema import FieldConfig
 from dpscale.field.canonical import BackgroundImage, CanonicalImage
 from dpscale.field.deformation import Deformation
+from dpscale.field.hash_grid_fused import lattice_points
 from dpscale.field.layers import Layers
 
 RENDER_CHUNK = 16384
@@ -105,11 +106,18 @@ class VideoField(nn.Module):
     @torch.no_grad()
     def render(self, frames: Iterable[int] | None = None, chunk: int = RENDER_CHUNK) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """The frames asked for (none: all), one after the other, so that memory does not grow with their number."""
-        area = self.height * self.width
         for frame in range(self.num_frames) if frames is None else frames:
-            pixels = torch.arange(frame * area, (frame + 1) * area, device=self.device)
-            picture = torch.cat([self(self.points(part)) for part in pixels.split(chunk)])
-            yield to_uint8(picture).cpu().numpy().reshape(self.height, self.width, 3)
+            yield to_uint8(self._picture(frame, max(1, chunk // self.width))).cpu().numpy()
+
+    def _picture(self, frame: int, num_rows: int) -> Float[Tensor, "H W 3"]:
+        """One frame, some rows at once, on the lattice that its pixels are."""
+        x, y = ((torch.arange(size, device=self.device) + 0.5) / size for size in (self.width, self.height))
+        time, parts = frame / self.num_frames, []
+        for rows in y.split(num_rows):
+            points = lattice_points(x, rows, time)
+            # With a background few pixels need a displacement, and those are no lattice.
+            parts.append(self.colours(points, self.deformation.lattice(x, rows, time)) if self.background is None else self(points))
+        return torch.cat(parts).view(self.height, self.width, 3)
 
     def render_all(self) -> UInt8[np.ndarray, "N H W 3"]:
         """V_s, all frames."""

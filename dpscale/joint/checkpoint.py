@@ -29,6 +29,8 @@ from torch import Tensor
 from dpscale.data.checkpoint import commit_folder, marker_of, write_json
 from dpscale.data.frame_files import Frames, mapped, write_frames, write_videos
 from dpscale.data.mapped import give_back, save_array
+from dpscale.field.adam import new_moment
+from dpscale.field.hash_grid_fused import as_table
 from dpscale.joint.state import History, JointState, RefreshRequest, new_state
 from dpscale.joint.unfinished import UnfinishedRefresh
 from dpscale.joint.video import VideoTask
@@ -213,7 +215,7 @@ def _tensors(state: JointState) -> dict[str, Tensor]:
 def _restore(state: JointState, tensors: dict[str, Tensor]) -> None:
     """Copies into memory that torch allocated: tensors read from a file are aligned differently, and sums may depend on that."""
     for name, parameter in state.field.named_parameters():
-        parameter.copy_(tensors[f"field.{name}"])
+        parameter.copy_(as_table(tensors[f"field.{name}"], parameter))
         if f"exp_avg.{name}" in tensors:
-            moments = {key: torch.empty_like(parameter).copy_(tensors[f"{key}.{name}"]) for key in _ADAM}
+            moments = {key: new_moment(parameter).copy_(as_table(tensors[f"{key}.{name}"], parameter)) for key in _ADAM}
             state.optimizer.state[parameter] = {"step": torch.tensor(float(state.optimizer_steps), device=parameter.device), **moments}

@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from dpscale.data.seeds import derive
+from dpscale.field.adam import optimizer_of
 from dpscale.field.layers import Layers
 from dpscale.field.loss import HumanFlow, Losses
 from dpscale.field.video_field import VideoField
@@ -21,9 +22,6 @@ from dpscale.joint.video import VideoTask
 
 LOG_EVERY = 20
 """Steps between losses that are kept: reading a loss waits for the device."""
-
-ADAM_BETAS, ADAM_EPS = (0.9, 0.99), 1e-15
-"""Instant-NGP, section 4: gradients of rarely hit rows are tiny, a larger epsilon would drown them."""
 
 
 KeepFrames = Callable[[int, tuple[int, int, int], Iterable[UInt8[np.ndarray, "H W 3"]]], UInt8[np.ndarray, "N H W 3"]]
@@ -124,5 +122,5 @@ def new_state(video: VideoTask, device: torch.device | str = "cpu", keep: KeepFr
     config = video.config
     generator = torch.Generator().manual_seed(derive(config.run.seed, "field", video.name))
     video_field = VideoField(config.field, *video.shape, generator, Layers.of(config.field, video.pose)).to(device)
-    optimizer = torch.optim.Adam(video_field.parameters(), lr=config.field.lr, betas=ADAM_BETAS, eps=ADAM_EPS, fused=True)
+    optimizer = optimizer_of(video_field, config.field)
     return JointState(video_field, optimizer, FieldInputs.of(video, device), step=-config.joint.warm_up_steps, keep=keep)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from dpscale.field.deformation import OUTPUT_SCALE, Deformation, mlp
+from dpscale.field.deformation import OUTPUT_SCALE, Deformation
 from tests.unit.field.small_field import LAYERED, SMALL
 
 
@@ -19,13 +19,6 @@ def test_the_network_sees_grid_features_and_raw_coordinates() -> None:
     torch.testing.assert_close(deformation(points), expected[:, None])
     deformation(points).sum().backward()
     assert (points.grad[:, 2] != 0).any(), "video time must matter"
-
-
-def test_mlp_has_the_layers_asked_for() -> None:
-    network = mlp(5, 8, 3, 2, torch.Generator().manual_seed(0))
-    linear = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
-    assert [(layer.in_features, layer.out_features) for layer in linear] == [(5, 8), (8, 8), (8, 8), (8, 2)]
-    assert isinstance(network[-1], torch.nn.Linear)
 
 
 def test_each_canonical_image_has_its_own_displacement() -> None:

@@ -10,7 +10,7 @@ from dpscale.config.schema import HashGridConfig
 from dpscale.field.layers import Layers
 from dpscale.field.loss import draw_samples, ivr_loss
 from dpscale.field.video_field import VideoField, to_uint8
-from tests.unit.field.small_field import LAYERED, SMALL, layered_field, small_field, small_layers
+from tests.unit.field.small_field import GRID, LAYERED, SMALL, layered_field, small_field, small_layers
 
 
 def test_points_are_pixel_centres_and_frames_over_their_number() -> None:
@@ -179,3 +179,33 @@ def test_layers_are_good_for_what_they_are_for() -> None:
     assert two[0] > plain[0] + 1
     assert apart[1] > plain[1] + 5
     assert apart[0] > plain[0] + 1
+
+
+@pytest.mark.parametrize(("kind", "networks"), [("fused", "fused"), ("reference", "torch"), ("reference", "fused")])
+def test_every_kind_renders_what_it_computes(kind: str, networks: str) -> None:
+    """Sums on the lattice are in another order: equal within one level of grey, and nearly everywhere equal."""
+    grid = GRID.model_copy(update={"kind": kind})
+    config = SMALL.model_copy(update={"deformation_grid": grid, "canonical_grid": grid, "networks": networks})
+    field = VideoField(config, 3, 30, 41, torch.Generator().manual_seed(0))
+    for part in (field.deformation, field.canonical):
+        torch.nn.init.normal_(part.grid.table, generator=torch.Generator().manual_seed(1))
+    torch.nn.init.normal_(field.deformation.network[-1].weight, std=0.1, generator=torch.Generator().manual_seed(2))
+    expected = to_uint8(field(field.points(torch.arange(3 * 30 * 41))).detach()).reshape(3, 30, 41, 3).numpy().astype(int)
+    difference = np.abs(field.render_all() - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+
+
+def test_the_kinds_show_the_same_video() -> None:
+    videos = []
+    for kind, networks in (("fused", "fused"), ("reference", "torch")):
+        grid = GRID.model_copy(update={"kind": kind})
+        config = SMALL.model_copy(update={"deformation_grid": grid, "canonical_grid": grid, "networks": networks})
+        field = VideoField(config, 2, 20, 30, torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            field.canonical.grid.table.mul_(1e4)
+            field.deformation.grid.table.mul_(1e4)
+        torch.nn.init.normal_(field.deformation.network[-1].weight, std=0.1, generator=torch.Generator().manual_seed(2))
+        videos.append(field.render_all().astype(int))
+    assert videos[0].std() > 5
+    assert np.abs(videos[0] - videos[1]).max() <= 1

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from dpscale.config.schema import Config
 from dpscale.joint.checkpoint import VideoStore
 from dpscale.joint.loop import advance, optimise_on_disk, start
-from tests.unit.field.small_field import LAYERED
+from dpscale.joint.state import JointState
+from tests.unit.field.small_field import GRID, LAYERED, SMALL
 from tests.unit.joint.small_video import bits, inverting_refresh, small_config, small_video
 
 
@@ -105,3 +108,52 @@ def test_the_result_tells_how_it_came_about(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frames["wo_opt"], VideoStore(tmp_path, "settings").refresh(0))
     np.testing.assert_array_equal(frames["ivr_opt"], VideoStore(tmp_path, "settings").refresh(3))
     assert all(frames[name].dtype == np.uint8 for name in frames.files)
+
+
+def config_with(**grid: str) -> Config:
+    """small_config with other grids."""
+    grids = {name: GRID.model_copy(update=grid) for name in ("deformation_grid", "canonical_grid")}
+    return small_config().model_copy(update={"field": SMALL.model_copy(update=grids)})
+
+
+def tables_and_moments(state: JointState) -> dict[str, torch.Tensor]:
+    """[features, rows], whatever the kind of grid."""
+    found = {}
+    for name, parameter in state.field.named_parameters():
+        moments = state.optimizer.state[parameter]
+        found |= {f"{name} {key}": t.detach() for key, t in {"value": parameter, **{k: moments[k] for k in ("exp_avg", "exp_avg_sq")}}.items()}
+    return {name: t.t() if t.ndim == 2 and t.shape[0] > t.shape[1] and "table" in name else t for name, t in found.items()}
+
+
+@pytest.mark.parametrize(("written", "read"), [("fused", "reference"), ("reference", "fused")])
+def test_a_checkpoint_can_be_read_by_the_other_kind_of_grid(tmp_path: Path, written: str, read: str) -> None:
+    state = start(small_video(config_with(kind=written)))
+    for _ in range(3):
+        advance(state, small_video(config_with(kind=written)))
+    VideoStore(tmp_path, "settings").save(state)
+    other = VideoStore(tmp_path, "settings").load(small_video(config_with(kind=read)))
+    assert type(other.field.deformation.grid) is not type(state.field.deformation.grid)
+    ours, theirs = tables_and_moments(state), tables_and_moments(other)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    # Both go on alike, up to the rounding of float32 in steps of lr = 1e-2.
+    for each in (state, other):
+        each.targets = torch.full((*small_video().shape, 3), 200, dtype=torch.uint8)
+        each.request = None
+    advance(state, small_video(config_with(kind=written)))
+    advance(other, small_video(config_with(kind=read)))
+    for name, tensor in tables_and_moments(state).items():
+        torch.testing.assert_close(tensor, tables_and_moments(other)[name], rtol=1e-3, atol=1e-4)
+
+
+def test_bfloat16_tables_are_restored_to_the_bit(tmp_path: Path) -> None:
+    video = small_video(config_with(table_dtype="bfloat16"))
+    whole, store = start(video), VideoStore(tmp_path, "settings")
+    for _ in range(2):
+        advance(whole, video)
+    store.save(whole)
+    resumed = store.load(video)
+    for state in (whole, resumed):
+        advance(state, video)
+    assert whole.field.canonical.grid.table.dtype == torch.bfloat16
+    ours, theirs = tables_and_moments(whole), tables_and_moments(resumed)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -9,7 +9,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from dpscale.config.schema import SchedulerConfig
 from dpscale.scheduler.messages import (
-    ActorReady, Command, Event, Finish, RefreshDone, ReplaceActor, Role, SliceDone, StartRefresh, StartSlice, Submitted, VideoWork, WorkFailed,
+    ActorReady,
+    Command,
+    Event,
+    Finish,
+    RefreshDone,
+    ReplaceActor,
+    Role,
+    SliceDone,
+    StartRefresh,
+    StartSlice,
+    Submitted,
+    VideoWork,
+    WorkFailed,
 )  # fmt: skip
 from dpscale.scheduler.policy import POLICIES, Fifo, make_policy
 from dpscale.scheduler.state import Phase, Scheduler
