@@ -169,6 +169,12 @@ class HashGridConfig(Section):
     base_resolution: int = Field(default=16, ge=2, le=1024)
     per_level_scale: float = Field(default=1.38, gt=1, le=4)
 
+    @model_validator(mode="after")
+    def _tiny_cuda_nn_has_one_type(self) -> HashGridConfig:
+        if self.kind == "tiny_cuda_nn" and self.table_dtype != "float32":
+            raise ValueError("table_dtype = bfloat16 needs kind = fused or reference: the tables of tiny-cuda-nn are float32 here")
+        return self
+
 
 class FieldConfig(Section):
     """V_s = C(D(H(x, y, n))); sizes are CoDeF's (METHOD 4)."""
