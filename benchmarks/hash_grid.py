@@ -156,7 +156,7 @@ def _traffic(size: int, bandwidth: float, device: torch.device) -> dict[str, flo
     samples = draw_samples(way.field, way.targets, None, size, 1, torch.Generator().manual_seed(0))
     parts = [
         _grid_traffic(way.field.deformation.grid, samples.points),
-        _grid_traffic(way.field.canonical.grid, samples.points[:, :2].contiguous()),
+        _grid_traffic(way.field.canonicals[0].grid, samples.points[:, :2].contiguous()),
     ]
     moved, seconds = (sum(column) for column in zip(*parts, strict=True))
     return {"moved_mb": moved / 1e6, "seconds": seconds, "gb_s": moved / seconds / 1e9, "fraction_of_roof": moved / seconds / bandwidth}

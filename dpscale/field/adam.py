@@ -77,7 +77,7 @@ class LazyAdam(torch.optim.Adam):
         state = self.state[table]
         if not state:
             moments = {name: new_moment(table) for name in ("exp_avg", "exp_avg_sq")}
-            state |= {"step": torch.zeros((), device=table.device), **moments}
+            state |= {"step": torch.zeros(()), **moments}  # on the CPU: it is read in every step
         return state
 
 

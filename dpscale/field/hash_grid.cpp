@@ -393,11 +393,14 @@ void scatter_and_update(const T* points, int64_t samples, V* table, T* mean, T* 
         const int64_t first = levels[l].first_row * features, elements = levels[l].rows * features;
         scratch.reserve(elements);
         scatter<T, D, F>(points, samples, levels[l], mask, features, gradient + l * features, stride, scratch.sum.data(), scratch.touched.data());
-        scratch.lines.clear();
-        for (int64_t line = 0; line * kLine < elements; ++line) {
-            if (scratch.touched[line]) scratch.lines.push_back(line * kLine);
+        scratch.lines.resize(elements / kLine + 1);
+        size_t hit = 0;
+        for (int64_t line = 0; line * kLine < elements; ++line) {   // without a branch: which lines were hit cannot be guessed
+            scratch.lines[hit] = line * kLine;
+            hit += scratch.touched[line];
             scratch.touched[line] = 0;
         }
+        scratch.lines.resize(hit);
         update_lines(table + first, mean + first, square + first, scratch.sum.data(), scratch.lines, elements, adam, static_cast<uint32_t>(first));
     }
 }

@@ -6,6 +6,7 @@ import types
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from dpscale.config.schema import HashGridConfig
@@ -58,3 +59,8 @@ def test_tiny_cuda_nn_gets_the_same_sizes(monkeypatch: pytest.MonkeyPatch) -> No
     assert asked == {"dims": 3, "config": {"otype": "HashGrid", "interpolation": "Linear", **sizes}, "dtype": torch.float32}
     assert grid.num_features == 6
     assert grid(torch.tensor([[2.0, 0.5, -1.0]])).tolist() == [[1.0, 0.5, 0.0] * 2], "beyond the border the border's value"
+
+
+def test_tiny_cuda_nn_with_bfloat16_is_refused() -> None:
+    with pytest.raises(ValidationError, match="needs kind = fused or reference"):
+        HashGridConfig(kind="tiny_cuda_nn", table_dtype="bfloat16")

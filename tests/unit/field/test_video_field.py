@@ -187,7 +187,7 @@ def test_every_kind_renders_what_it_computes(kind: str, networks: str) -> None:
     grid = GRID.model_copy(update={"kind": kind})
     config = SMALL.model_copy(update={"deformation_grid": grid, "canonical_grid": grid, "networks": networks})
     field = VideoField(config, 3, 30, 41, torch.Generator().manual_seed(0))
-    for part in (field.deformation, field.canonical):
+    for part in (field.deformation, field.canonicals[0]):
         torch.nn.init.normal_(part.grid.table, generator=torch.Generator().manual_seed(1))
     torch.nn.init.normal_(field.deformation.network[-1].weight, std=0.1, generator=torch.Generator().manual_seed(2))
     expected = to_uint8(field(field.points(torch.arange(3 * 30 * 41))).detach()).reshape(3, 30, 41, 3).numpy().astype(int)
@@ -203,7 +203,7 @@ def test_the_kinds_show_the_same_video() -> None:
         config = SMALL.model_copy(update={"deformation_grid": grid, "canonical_grid": grid, "networks": networks})
         field = VideoField(config, 2, 20, 30, torch.Generator().manual_seed(0))
         with torch.no_grad():
-            field.canonical.grid.table.mul_(1e4)
+            field.canonicals[0].grid.table.mul_(1e4)
             field.deformation.grid.table.mul_(1e4)
         torch.nn.init.normal_(field.deformation.network[-1].weight, std=0.1, generator=torch.Generator().manual_seed(2))
         videos.append(field.render_all().astype(int))
