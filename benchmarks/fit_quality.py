@@ -26,8 +26,6 @@ SIZE_PX, STEPS, WANTED_DB = 256, 10_000, 32.0
 _BUDGET_S = 480.0
 _LOOKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Parts of the steps after which V_s is rendered."""
-_ADAM_BETAS, _ADAM_EPS = (0.9, 0.99), 1e-15
-"""As in joint.state, which needs more than is installed on a bare machine."""
 
 
 def main() -> None:
@@ -60,12 +58,13 @@ def main() -> None:
 def fit(frames: np.ndarray, device: str, num_steps: int, budget_s: float) -> Iterator[dict[str, Any]]:
     """Fits a field to `frames`, uint8 [N, H, W, 3]; a row at each look, the last one after `num_steps` or when `budget_s` are spent."""
     from dpscale.config.schema import FieldConfig  # after the stand-in for jaxtyping
+    from dpscale.field.adam import optimizer_of
     from dpscale.field.loss import draw_samples, ivr_loss
     from dpscale.field.video_field import VideoField
 
     config = FieldConfig()
     field = VideoField(config, *frames.shape[:3], torch.Generator().manual_seed(0)).to(device)
-    optimizer = torch.optim.Adam(field.parameters(), lr=config.lr, betas=_ADAM_BETAS, eps=_ADAM_EPS, fused=True)
+    optimizer = optimizer_of(field, config)
     targets, generator = torch.from_numpy(frames).to(device), torch.Generator().manual_seed(1)
     looks, spent_s = {round(part * num_steps) for part in _LOOKS}, 0.0
     for step in range(1, num_steps + 1):
