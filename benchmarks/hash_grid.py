@@ -34,7 +34,7 @@ _LINE_BYTES = 64
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", devices=("cpu", "cuda"))
+    given = arguments(__doc__ or "", device={"default": "cpu", "choices": ["cpu", "cuda"]})
     device, more = torch.device(given.device), 4 if given.full else 1
     rows, speedups, result = [], {}, {"device": _name(device), "torch_threads": torch.get_num_threads()}
     for size in _SIZES:

@@ -13,7 +13,6 @@ together. Seams: warping error along the renderer's exact flow where windows beg
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import finish
+from benchmarks import arguments, finish
 from dpscale.body.rendered import HELD_OUT_SEED, RenderedClip, render_performer
 from dpscale.config.load import load
 from dpscale.config.schema import Config
@@ -48,7 +47,8 @@ _SETTINGS = {"few steps": {}, "guided": {"guidance_scale": 6.0}, "many steps": {
 
 def main() -> None:
     """Each setting in turn."""
-    given = _arguments()
+    given = arguments(__doc__ or "", device={"default": "cpu", "choices": ["cpu", "cuda"]})
+    torch.backends.cudnn.allow_tf32 = False  # both ways in fp32: TF32 differs between sizes of batches by more than they may
     clip = render_performer(HELD_OUT_SEED + 60, "dance_a", _KNOWN + _DRIVEN, 15.0, _SIZE)
     rows, differences = [], []
     for name in ("few steps", "guided", "many steps") if given.full else ("few steps", "guided"):
@@ -68,14 +68,6 @@ def main() -> None:
         "device": given.device if given.device == "cpu" else torch.cuda.get_device_name(),
         "torch_threads": torch.get_num_threads(),
     }, rows)  # fmt: skip
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the result goes; none: runs/benchmarks/refresh.json")
-    parser.add_argument("--full", action="store_true", help="many steps with guidance too")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    return parser.parse_args()
 
 
 @dataclass(frozen=True)
