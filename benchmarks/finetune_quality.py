@@ -1,7 +1,7 @@
 """Does finetuning pay? Held-out frames of performers that the base never saw, sampled from noise before and after it.
 
 The man of pose2sim and three rendered performers, `tiny`, the settings of `dpscale demo`; body PSNR, SSIM and BlazePose's keypoint error
-against the truth, beside the training frame with the nearest pose. Beside the JSON a contact sheet of each performer. `--full`: six rendered performers."""
+against the truth, beside the training frame with the nearest pose. Beside the JSON a contact sheet of each performer. `--full`: six rendered ones."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_on_a_gpu_full_size_grids_equal_the_reference() -> None:
         at = points(num_dims, 16384, torch.float32)
         values, for_points, for_table = gradients(fused, at)
         expected = gradients(plain, at)
-        # One compiler rounds x * resolution before it subtracts the cell, the other does not: 2^-24 of 2000 (2D: 3800), twice, on features of about 1.
+        # One rounds x * resolution before it subtracts the cell, one does not: 2^-24 of 2000 (2D: 3800), twice, on features of about 1.
         torch.testing.assert_close(values, expected[0], rtol=0, atol=1e-3)
         torch.testing.assert_close(for_points, expected[1], rtol=1e-4, atol=2.0)  # the same error of a weight, times a resolution
         torch.testing.assert_close(for_table, expected[2].t(), rtol=1e-4, atol=1e-4)
