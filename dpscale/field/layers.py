@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from scipy.ndimage import distance_transform_edt
 
 from dpscale.config.field import BackgroundConfig, CanonicalsConfig, FieldConfig
 from dpscale.data.types import Pose, keypoint_distance
@@ -98,6 +97,8 @@ def _soft(body: Bool[np.ndarray, "H W"], config: BackgroundConfig) -> UInt8[np.n
     reach = int(np.ceil(margin + edge))
     rows, columns = np.flatnonzero(body.any(1)), np.flatnonzero(body.any(0))
     near = np.s_[max(0, rows[0] - reach) : rows[-1] + reach + 1, max(0, columns[0] - reach) : columns[-1] + reach + 1]
+    from scipy.ndimage import distance_transform_edt  # only a background needs it; a field alone runs on torch, numpy and pydantic
+
     distance = distance_transform_edt(~body[near])
     soft[near] = np.rint(255 * np.clip((margin + edge - distance) / edge, 0, 1))
     return soft
