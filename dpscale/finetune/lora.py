@@ -25,7 +25,7 @@ def adapted_layers(denoiser: PoseDenoiser) -> dict[str, nn.Module]:
 def adapted(denoiser: PoseDenoiser, rank: int | None, seed: int) -> Iterator[None]:
     """Inside, the temporal layers have adapters of `rank` (none: nothing happens); afterwards the layers and their flags are as before.
 
-    B starts at zero, so the denoiser computes what it did, to the bit; A at random, from `seed` alone. peft multiplies B A by
+    B starts at zero, so the denoiser computes what it did; A at random, from `seed` alone. peft multiplies B A by
     lora_alpha / r, here 1: the rank may be changed without the learning rate."""
     if rank is None:
         yield

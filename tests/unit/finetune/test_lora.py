@@ -52,11 +52,12 @@ def test_exactly_the_matrices_and_convolutions_of_temporal_layers_have_adapters(
     assert {shapes[name][0 if "lora_A" in name else 1] for name in factors} == {2}
 
 
-def test_before_training_the_output_is_the_bases_to_the_bit_and_follows_b():
+def test_before_training_the_output_is_the_bases_and_follows_b():
     denoiser = small_model().denoiser
     base = predict(denoiser)
     with adapted(denoiser, 4, seed=0):
-        assert torch.equal(predict(denoiser), base)
+        # What is added is exactly zero; but matrix products of MKL may round otherwise from call to call of other code (seen on one Xeon: 7e-7).
+        torch.testing.assert_close(predict(denoiser), base, rtol=1e-5, atol=1e-5)
         for name, parameter in denoiser.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.constant_(parameter, 0.05)
