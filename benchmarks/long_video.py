@@ -27,8 +27,8 @@ from dpscale.body.rendered import HELD_OUT_SEED, render_performer
 from dpscale.config.load import load
 from dpscale.config.schema import Config
 from dpscale.config.sources import VideoConfig
+from dpscale.data.array_files import mapped, write_frames
 from dpscale.data.checkpoint import commit_folder
-from dpscale.data.frame_files import mapped, write_frames
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import write_clip
 from dpscale.data.types import Clip
@@ -36,7 +36,7 @@ from dpscale.diffusion.encoders import load_encoders
 from dpscale.joint.checkpoint import VideoStore
 from dpscale.joint.loop import Refresh, optimise_on_disk
 from dpscale.joint.state import RefreshRequest
-from dpscale.joint.video import VideoTask, fingerprint, load_task
+from dpscale.joint.video import VideoTask, load_task
 from jobs.settings import CONFIGS
 
 SIZE_PX, LENGTHS, STEPS = 128, (300, 1800), 40
@@ -106,7 +106,7 @@ def _measure(config: Config, num_frames: int, part: str) -> dict[str, Any]:
     with _peaks() as peak:
         task = load_task(config, layout, video)
         refresh = _mirror(layout.joint(video) / "mirror.npy") if part == "field" else _diffusion(config, task)
-        optimise_on_disk(task, VideoStore(layout.joint(video), fingerprint(config, layout, video)), refresh, lambda *_: None)
+        optimise_on_disk(task, VideoStore.of(config, layout, video), refresh, lambda *_: None)
     gib = {f"peak_{name}_gib": kib / 2**20 for name, kib in peak.items()}
     return {"frames": len(task.pose), **gib, "seconds": time.monotonic() - started}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dpscale.config.schema import RayConfig
-from jobs.ray_settings import QUIET, init_arguments
+from jobs.ray_settings import QUIET, cluster_address, init_arguments
 
 
 class Terminated(KeyboardInterrupt):
@@ -22,7 +22,7 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def ray_session(config: RayConfig) -> Iterator[None]:
     """Ray is initialised inside; one that runs already is used and left running."""
-    if config.address is None:
+    if cluster_address(config) is None:
         _private_token()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
 from dpscale.config.schema import DiffusionConfig
-from dpscale.data.mapped import give_back
+from dpscale.data.array_files import give_back
 from dpscale.data.types import InputError
 from dpscale.diffusion.autoencoder import KLAutoencoder, PatchAutoencoder
 from dpscale.diffusion.load import load_image_encoder, load_part

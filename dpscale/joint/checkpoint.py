@@ -26,14 +26,16 @@ from jaxtyping import UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dpscale.config.schema import Config
+from dpscale.config.sources import VideoConfig
+from dpscale.data.array_files import Frames, give_back, mapped, save_array, write_frames, write_videos
 from dpscale.data.checkpoint import commit_folder, marker_of, write_json
-from dpscale.data.frame_files import Frames, mapped, write_frames, write_videos
-from dpscale.data.mapped import give_back, save_array
+from dpscale.data.layout import RunLayout
 from dpscale.field.adam import new_moment
 from dpscale.field.hash_grid_fused import as_table
 from dpscale.joint.state import History, JointState, RefreshRequest, new_state
 from dpscale.joint.unfinished import UnfinishedRefresh
-from dpscale.joint.video import VideoTask
+from dpscale.joint.video import VideoTask, fingerprint
 
 _ADAM = ("exp_avg", "exp_avg_sq")
 _KEPT = 2
@@ -46,6 +48,11 @@ class VideoStore:
 
     folder: Path
     fingerprint: str
+
+    @classmethod
+    def of(cls, config: Config, layout: RunLayout, video: VideoConfig) -> VideoStore:
+        """Under the fingerprint of the video's present settings and inputs."""
+        return cls(layout.joint(video), fingerprint(config, layout, video))
 
     # ------------------------------------------------------------------------------ refreshes
 

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
+from dpscale.data.array_files import give_back, mapped, write_array
 from dpscale.data.checkpoint import commit_folder, marker_of
-from dpscale.data.frame_files import mapped
-from dpscale.data.mapped import give_back
 from dpscale.data.shards import ShardReader
 from dpscale.data.types import BodyMotion, Pose
 from dpscale.diffusion.reference import KnownFrames
@@ -96,13 +95,10 @@ def human_flow_by_frame(
 
 
 def _decode(path: Path, shard: ShardReader, name: str, frames: Int[np.ndarray, " N"]) -> None:
+    one = shard.column(name, frames[:1])
+    pieces = (shard.column(name, frames[first : first + _AT_ONCE]) for first in range(0, len(frames), _AT_ONCE))
     with path.open("wb") as file:
-        for first in range(0, len(frames), _AT_ONCE):
-            rows = np.ascontiguousarray(shard.column(name, frames[first : first + _AT_ONCE]))
-            if first == 0:
-                header = {"descr": np.lib.format.dtype_to_descr(rows.dtype), "fortran_order": False, "shape": (len(frames), *rows.shape[1:])}
-                np.lib.format.write_array_header_1_0(file, header)
-            file.write(rows)
+        write_array(file.write, (len(frames), *one.shape[1:]), one.dtype, pieces)
 
 
 def _raw(path: Path, dtype: type[np.generic]) -> np.ndarray:

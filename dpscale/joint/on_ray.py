@@ -18,7 +18,7 @@ from dpscale.data.layout import RunLayout
 from dpscale.joint.checkpoint import VideoStore, state_name
 from dpscale.joint.loop import accept, advance, is_finished, is_waiting, start
 from dpscale.joint.state import JointState
-from dpscale.joint.video import VideoTask, fingerprint, load_task
+from dpscale.joint.video import VideoTask, load_task
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,6 @@ class RefreshReceipt:
     seconds: float
 
 
-def open_store(config: Config, layout: RunLayout, video: VideoConfig) -> VideoStore:
-    """The folder of a video under the fingerprint of its present settings and inputs."""
-    return VideoStore(layout.joint(video), fingerprint(config, layout, video))
-
-
 @dataclass(frozen=True)
 class _Warm:
     """A video in a field worker's memory."""
@@ -73,7 +68,7 @@ class _FieldWorker:
 
     def run_slice(self, video: VideoConfig) -> SliceReceipt:
         """Takes at most `scheduler.slice_steps` steps from where the video's folder says it is, up to its next refresh, and commits them."""
-        store = open_store(self._config, self._layout, video)
+        store = VideoStore.of(self._config, self._layout, video)
         name = self._layout.video_name(video)
         warm = self._take(name, store) or self._read(video, store)
         task, state = warm.task, warm.state
@@ -134,7 +129,7 @@ class _RefreshWorker:
 
     def refresh(self, video: VideoConfig) -> RefreshReceipt:
         """Makes the targets that the video's newest state waits for, unless they are there already, and commits them."""
-        store = open_store(self._config, self._layout, video)
+        store = VideoStore.of(self._config, self._layout, video)
         request = store.request()
         if request is None:  # asked for again although a field worker has the answer: what is told once more is the newest one
             return self._newest(store)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from dpscale.config.schema import Config
 from dpscale.config.sources import VideoConfig
+from dpscale.data.array_files import give_back, scratch_array
 from dpscale.data.layout import RunLayout
-from dpscale.data.mapped import give_back, scratch_array
 from dpscale.data.seeds import derive
 from dpscale.diffusion.conditions import pose_maps
 from dpscale.diffusion.delta import FINETUNED, changed_tensors, load_delta
@@ -27,7 +27,7 @@ from dpscale.diffusion.video_conditions import VideoConditions, encode_poses
 from dpscale.diffusion.weights import PoseVideoModel, References, load_model
 from dpscale.joint.checkpoint import VideoStore
 from dpscale.joint.state import RefreshRequest
-from dpscale.joint.video import VideoTask, fingerprint, load_task
+from dpscale.joint.video import VideoTask, load_task
 
 
 class DiffusionRefresh:
@@ -153,8 +153,7 @@ class RefreshService:
         the refresh is committed."""
         self._weights.use(self._layout.finetune(video.performer))
         refresh = self._warmed(video)
-        store = VideoStore(self._layout.joint(video), fingerprint(self._config, self._layout, video))
-        unfinished = store.unfinished(request.refresh)
+        unfinished = VideoStore.of(self._config, self._layout, video).unfinished(request.refresh)
         progress = unfinished.load(next(self._model.denoiser.parameters()).device)
         out = scratch_array(request.guidance.shape, np.uint8)
         return refresh(request, progress, unfinished.saves_every(self._config.scheduler.refresh_checkpoint_s), out)

@@ -19,7 +19,8 @@ from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import InputError, Outcome
 from dpscale.joint import plan
-from dpscale.joint.on_ray import FieldWorker, RefreshReceipt, RefreshWorker, SliceReceipt, open_store
+from dpscale.joint.checkpoint import VideoStore
+from dpscale.joint.on_ray import FieldWorker, RefreshReceipt, RefreshWorker, SliceReceipt
 from dpscale.joint.video import check_inputs
 from dpscale.scheduler.messages import (
     ActorReady,
@@ -68,7 +69,7 @@ def _already_ended(config: Config, layout: RunLayout, video: VideoConfig) -> Out
         check_inputs(config, layout, video)
     except InputError as error:
         return Outcome(STAGE, name, 0.0, str(error))
-    store = open_store(config, layout, video)
+    store = VideoStore.of(config, layout, video)
     if store.has_result():
         return Outcome(STAGE, name, 0.0, skipped=True)
     store.remove_leftovers()

@@ -20,8 +20,8 @@ from dpscale.data.layout import RunLayout
 from dpscale.data.shards import write_clip
 from dpscale.data.types import Clip, InputError
 from dpscale.diffusion.delta import save_delta
+from dpscale.joint.checkpoint import VideoStore
 from dpscale.joint.loop import optimise_on_disk
-from dpscale.joint.on_ray import open_store
 from dpscale.joint.refresh import RefreshService
 from dpscale.joint.video import load_task
 from dpscale.scheduler.on_ray import num_field_workers, optimize
@@ -92,7 +92,7 @@ def made_alone(config: Config) -> dict[str, dict[str, np.ndarray]]:
     for video in VIDEOS:
         service = RefreshService(config, layout)
         refresh = functools.partial(service.answer, video)
-        optimise_on_disk(load_task(config, layout, video), open_store(config, layout, video), refresh, lambda *_: None)
+        optimise_on_disk(load_task(config, layout, video), VideoStore.of(config, layout, video), refresh, lambda *_: None)
     torch.set_num_threads(threads)
     return frames_of(layout)
 

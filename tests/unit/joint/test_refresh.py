@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dpscale.config.schema import Config, DiffusionConfig, JointConfig
-from dpscale.data.mapped import scratch_array
+from dpscale.data.array_files import scratch_array
 from dpscale.data.seeds import derive
 from dpscale.data.types import InputError
 from dpscale.diffusion.conditions import pose_maps

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from dpscale.data.frame_files import mapped, write_frames, write_videos
-from dpscale.data.mapped import give_back
+from dpscale.data.array_files import PIECE, give_back, mapped, save_array, scratch_array, write_array, write_frames, write_videos
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
 
@@ -53,3 +53,34 @@ def test_a_mapped_file_stays_as_it_is_and_can_be_read_again_after_it_was_forgott
 def _mapped_kib() -> int:
     """Pages of files in this process's memory."""
     return int(re.search(r"RssFile:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+def test_a_scratch_array_keeps_what_is_written_and_leaves_the_memory() -> None:
+    array = scratch_array((64, 2**20), np.uint8)
+    before = psutil.Process().memory_info().rss
+    for n in range(64):
+        array[n] = n
+        give_back(array[n])
+    assert psutil.Process().memory_info().rss - before < 16 * 2**20, "64 MiB went through"
+    assert (array[:, ::65536] == np.arange(64)[:, None]).all()
+
+
+def test_giving_back_leaves_other_arrays_alone(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(5000))
+    own, mapped = np.arange(5000), np.load(tmp_path / "a.npy", mmap_mode="c")
+    for array in (own, mapped):
+        give_back(array)
+        np.testing.assert_array_equal(array, np.arange(5000))
+
+
+def test_a_saved_array_is_what_numpy_would_have_saved(tmp_path: Path) -> None:
+    array = scratch_array((2 * PIECE + 3, 5), np.int16)
+    array[:] = np.arange(array.size).reshape(array.shape)
+    save_array(tmp_path / "ours.npy", array)
+    np.save(tmp_path / "numpy.npy", np.asarray(array))
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+
+
+def test_rows_of_another_type_are_refused(tmp_path: Path) -> None:
+    with (tmp_path / "a.npy").open("wb") as file, pytest.raises(ValueError, match=r"row 2 has shape \(3,\) and type float64, not \(3,\) and float32"):
+        write_array(file.write, (4, 3), np.dtype(np.float32), [np.ones((2, 3), np.float32), np.ones((2, 3))])
