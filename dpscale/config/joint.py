@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dpscale.config.section import Section
 
@@ -60,7 +61,11 @@ class JointConfig(Section):
 
 
 class SchedulerConfig(Section):
-    kind: Literal["fifo", "critical_path"] = "critical_path"
+    kind: Literal["fifo", "critical_path", "fair"] = Field(
+        default="critical_path",
+        description="Who is served first: fifo, in order; critical_path, the video with most diffusion work left; fair, tenants by weight.",
+    )
+    tenant_weights: dict[str, float] = Field(default={}, description="Shares of performers' tenants under kind = fair; 1 where nothing is said.")
     field_workers: int = Field(default=2, ge=1, le=100_000, description="Actors that run field steps.")
     warm_videos: int = Field(default=2, ge=1, le=10_000, description="Videos whose state a field worker keeps in memory between slices.")
     slice_steps: int = Field(default=200, ge=1, le=1_000_000, description="Most field steps scheduled at once; a checkpoint follows each slice.")
@@ -74,4 +79,18 @@ class SchedulerConfig(Section):
         le=86400,
         description="Seconds of denoising after which a refresh leaves its progress on disk, to go on from there if its worker dies.",
     )
-    max_failures: int = Field(default=3, ge=0, le=100, description="Failures of one video before it is given up.")
+    max_failures: int = Field(default=3, ge=0, le=100, description="Failures of one video that are tried again; the next one gives it up.")
+    stall_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=864_000,
+        description="Seconds after which a slice or a refresh counts as hung, and its worker is replaced; none: never.",
+    )
+
+    @field_validator("tenant_weights")
+    @classmethod
+    def _weights_are_positive(cls, weights: dict[str, float]) -> dict[str, float]:
+        for tenant, weight in weights.items():
+            if not 0 < weight < math.inf:
+                raise ValueError(f"the weight of tenant {tenant!r} is {weight:g}: it must be above 0 and finite")
+        return weights

@@ -28,14 +28,29 @@ class VideoWork:
 
 @dataclass(frozen=True)
 class Submitted:
-    name: str
+    video: str
     work: VideoWork
+    num_frames: int = 1
+    """The cost of one refresh, in frames; slices tell it too."""
+    tenant: str = "default"
+    priority: int = 0
+    """Larger is served earlier among a tenant's videos."""
+    deadline_s: float | None = None
+    """When it ought to be ready, on the clock of `now_s`; decides among videos of equal priority."""
 
 
 @dataclass(frozen=True)
 class ActorReady:
     number: int
     role: Role
+    node: str = ""
+
+
+@dataclass(frozen=True)
+class NodeDraining:
+    """A node will go soon: its actors begin nothing new, and what they do is brought to a checkpoint."""
+
+    node: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,14 @@ class RefreshDone:
 
 
 @dataclass(frozen=True)
+class RefreshStopped:
+    """It was told to stop and left its progress on the disk."""
+
+    video: str
+    ticket: int
+
+
+@dataclass(frozen=True)
 class WorkFailed:
     """Work ended in an exception, or with the death of its actor."""
 
@@ -69,11 +92,43 @@ class WorkFailed:
     retry: bool
     """False for a user's mistake: trying again cannot help."""
     actor_lost: bool
+    blameless: bool = False
+    """The machine was taken away: it does not count against the video."""
 
 
-Report = SliceDone | RefreshDone | WorkFailed
+@dataclass(frozen=True)
+class Cancelled:
+    video: str
+
+
+@dataclass(frozen=True)
+class Paused:
+    """Work under way is brought to a checkpoint, and nothing new begins until Resumed."""
+
+    video: str
+
+
+@dataclass(frozen=True)
+class Resumed:
+    video: str
+
+
+@dataclass(frozen=True)
+class Reprioritized:
+    video: str
+    priority: int
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed: work that has been under way for too long is given up."""
+
+
+Report = SliceDone | RefreshDone | RefreshStopped | WorkFailed
 """How a piece of work ended."""
-Event = Submitted | ActorReady | Report
+Wish = Cancelled | Paused | Resumed | Reprioritized
+"""What a person wants of a video; changes nothing when it has ended."""
+Event = Submitted | ActorReady | NodeDraining | Tick | Report | Wish
 
 # ------------------------------------------------------------------------------------- commands
 
@@ -93,8 +148,17 @@ class StartRefresh:
 
 
 @dataclass(frozen=True)
+class StopRefresh:
+    """At its next window-step; answer with its report, whatever it is by then."""
+
+    video: str
+    actor: int
+    ticket: int
+
+
+@dataclass(frozen=True)
 class ReplaceActor:
-    """Start a new process in the place of a dead one; answer with ActorReady."""
+    """Start a new process in the place of one that is dead, hangs or has to go; answer with ActorReady."""
 
     number: int
     role: Role
@@ -108,4 +172,4 @@ class Finish:
     error: str | None
 
 
-Command = StartSlice | StartRefresh | ReplaceActor | Finish
+Command = StartSlice | StartRefresh | StopRefresh | ReplaceActor | Finish

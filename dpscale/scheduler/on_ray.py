@@ -110,7 +110,7 @@ class _Controller:
 
     def __init__(self, config: Config, layout: RunLayout, videos: dict[str, VideoConfig], tracker: Tracker) -> None:
         self._config, self._layout, self._videos, self._tracker = config, layout, videos, tracker
-        self._scheduler = Scheduler(make_policy(config.scheduler), config.scheduler.max_failures)
+        self._scheduler = Scheduler(make_policy(config.scheduler), config.scheduler.max_failures, config.scheduler.stall_s)
         self._actors: dict[int, Any] = {}
         self._work: dict[ray.ObjectRef, StartSlice | StartRefresh] = {}
         self._keys: dict[str, str] = {}
@@ -120,9 +120,11 @@ class _Controller:
         """Blocks until every video has ended."""
         joint = self._config.joint
         work = VideoWork(joint.warm_up_steps, joint.steps, joint.refresh_interval, plan.num_refreshes(joint) + 1)
+        owners = {performer.name: performer for performer in self._config.performers}
         for name in self._videos:
             self._keys[name] = self._tracker.start(STAGE, name, joint.model_dump(mode="json"))
-            self._take_in(Submitted(name, work))
+            owner = owners[self._videos[name].performer]
+            self._take_in(Submitted(name, work, tenant=owner.tenant, priority=owner.priority))
         self._start_actor(0, Role.REFRESH)
         for number in range(1, num_workers + 1):
             self._start_actor(number, Role.FIELD)

@@ -1,50 +1,63 @@
-"""Who is served first, by `scheduler.kind`. Policies decide; they change nothing."""
+"""Who is served first, by `scheduler.kind`. Policies decide; they change nothing. A higher priority comes first under each of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
 
 from dpscale.config.schema import SchedulerConfig
-from dpscale.scheduler.state import Policy, VideoRecord
+from dpscale.scheduler.lines import FairShares, Line, Ordered
+from dpscale.scheduler.messages import Role
+from dpscale.scheduler.records import VideoRecord
+
+Lines = dict[Role, Line]
 
 
-@dataclass(frozen=True)
-class Fifo:
+def fifo(settings: SchedulerConfig) -> Lines:
     """In the order of submission."""
-
-    def slice_key(self, video: VideoRecord) -> tuple[float, ...]:
-        return (video.order,)
-
-    def refresh_key(self, video: VideoRecord) -> tuple[float, ...]:
-        return (video.order,)
+    return {role: Ordered(lambda video: (-video.priority,)) for role in Role}
 
 
-@dataclass(frozen=True)
-class CriticalPath:
+def critical_path(settings: SchedulerConfig) -> Lines:
     """The diffusion model, the bottleneck, serves the video with most of its own work left; field workers serve the shortest
     stretch to the next refresh, so that the diffusion model always finds something to do."""
-
-    def slice_key(self, video: VideoRecord) -> tuple[float, ...]:
-        return (steps_to_refresh(video), -diffusion_work_left(video))
-
-    def refresh_key(self, video: VideoRecord) -> tuple[float, ...]:
-        return (-diffusion_work_left(video), -video.steps_left)
+    return {
+        Role.FIELD: Ordered(lambda video: (-video.priority, *_shortest_stretch(video))),
+        Role.REFRESH: Ordered(lambda video: (-video.priority, *_most_work_left(video))),
+    }
 
 
-def diffusion_work_left(video: VideoRecord) -> int:
-    """Frames that the diffusion model has still to make."""
-    return video.refreshes_left * video.num_frames
+def fair(settings: SchedulerConfig) -> Lines:
+    """Tenants share both kinds of actors by `scheduler.tenant_weights`; of one tenant's videos: priority, then deadline, then critical path."""
+
+    def slice_cost(video: VideoRecord) -> float:
+        return max(1, min(settings.slice_steps, video.steps_to_refresh))
+
+    def refresh_cost(video: VideoRecord) -> float:
+        return video.num_frames
+
+    weights = settings.tenant_weights
+    return {
+        Role.FIELD: FairShares(lambda video: (-video.priority, _deadline(video), *_shortest_stretch(video)), slice_cost, weights),
+        Role.REFRESH: FairShares(lambda video: (-video.priority, _deadline(video), *_most_work_left(video)), refresh_cost, weights),
+    }
 
 
-def steps_to_refresh(video: VideoRecord) -> int:
-    """Field steps until the next refresh falls due; the first pass follows the warm-up."""
-    work = video.work
-    due = work.warm_up_steps + min(video.refreshes_done * work.refresh_interval, work.steps)
-    return max(0, due - video.steps_done)
+def _shortest_stretch(video: VideoRecord) -> tuple[float, ...]:
+    return (video.steps_to_refresh, -video.diffusion_work_left)
 
 
-POLICIES: dict[str, type[Policy]] = {"fifo": Fifo, "critical_path": CriticalPath}
+def _most_work_left(video: VideoRecord) -> tuple[float, ...]:
+    return (-video.diffusion_work_left, -video.steps_left)
 
 
-def make_policy(settings: SchedulerConfig) -> Policy:
-    return POLICIES[settings.kind]()
+def _deadline(video: VideoRecord) -> float:
+    return math.inf if video.deadline_s is None else video.deadline_s
+
+
+POLICIES: dict[str, Callable[[SchedulerConfig], Lines]] = {"fifo": fifo, "critical_path": critical_path, "fair": fair}
+
+
+def make_policy(settings: SchedulerConfig) -> Lines:
+    """A line for each role, without anybody in it."""
+    return POLICIES[settings.kind](settings)

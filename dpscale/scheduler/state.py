@@ -4,7 +4,10 @@ A video alternates slices of field steps with diffusion passes:
 
     PENDING --StartSlice--> OPTIMISING --SliceDone--> PENDING | REFRESH_WANTED | DONE
     REFRESH_WANTED --StartRefresh--> REFRESHING --RefreshDone--> PENDING
+    REFRESHING --StopRefresh--> REFRESHING --RefreshStopped--> REFRESH_WANTED
     OPTIMISING, REFRESHING --WorkFailed--> where it came from | FAILED
+    every phase that is not final --Paused--> PAUSED, as soon as nothing is under way --Resumed--> where it came from
+    every phase that is not final --Cancelled--> CANCELLED
 
 Where refreshes overlap (joint.refresh_overlap), a video that is PENDING or OPTIMISING may have a refresh waiting or running beside it; only
 when its steps are blocked it is REFRESH_WANTED or REFRESHING.
@@ -14,175 +17,158 @@ Every piece of work carries a ticket. An event whose ticket is of no piece under
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any
 
+from dpscale.scheduler.lines import IdleActors
 from dpscale.scheduler.messages import (
     ActorReady,
+    Cancelled,
     Command,
     Event,
     Finish,
+    NodeDraining,
+    Paused,
     RefreshDone,
+    RefreshStopped,
     ReplaceActor,
     Report,
+    Reprioritized,
+    Resumed,
     Role,
     SliceDone,
     StartRefresh,
     StartSlice,
+    StopRefresh,
     Submitted,
-    VideoWork,
+    Tick,
+    Wish,
     WorkFailed,
 )
+from dpscale.scheduler.policy import Lines
+from dpscale.scheduler.records import ActorRecord, Phase, Piece, VideoRecord
+
+_ENDS: dict[Role, tuple[type[Report], ...]] = {Role.FIELD: (SliceDone, WorkFailed), Role.REFRESH: (RefreshDone, RefreshStopped, WorkFailed)}
+"""How a piece of work of each role may end."""
 
 
-class Phase(Enum):
-    PENDING = "pending"
-    """Waits for a field worker."""
-    OPTIMISING = "optimising"
-    REFRESH_WANTED = "refresh wanted"
-    """Waits for the diffusion model, and no step can be taken."""
-    REFRESHING = "refreshing"
-    DONE = "done"
-    FAILED = "failed"
-
-    @property
-    def is_final(self) -> bool:
-        return self in (Phase.DONE, Phase.FAILED)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of work under way."""
-
-    role: Role
-    actor: int
-    ticket: int
-
-
-@dataclass
-class VideoRecord:
-    """What the scheduler knows of one video. Only `Scheduler` changes it; policies read it."""
-
-    name: str
-    order: int
-    """Place in the order of submission."""
-    work: VideoWork
-    num_frames: int = 1
-    """The cost of one refresh, in frames; known after the first slice."""
-    steps_done: int = 0
-    """Field steps so far, those of the warm-up included."""
-    refreshes_done: int = 0
-    wanted: int | None = None
-    """Number of the refresh that was asked for and is not made; the first pass is 0."""
-    blocked: bool = False
-    """No step can be taken before it is made."""
-    under_way: dict[Role, Piece] = field(default_factory=dict[Role, Piece])
-    failures: int = 0
-    ticket: int = 0
-    """Of the next piece of work."""
-    last_field_actor: int | None = None
-    """The field actor that may still hold the video's state in memory."""
-    ended: Phase | None = None
-    """DONE, FAILED, or not yet."""
-    error: str | None = None
-    submitted_s: float = 0.0
-    finished_s: float | None = None
-
-    @property
-    def phase(self) -> Phase:
-        if self.ended is not None:
-            return self.ended
-        if Role.FIELD in self.under_way:
-            return Phase.OPTIMISING
-        if not self.blocked:
-            return Phase.PENDING
-        return Phase.REFRESHING if Role.REFRESH in self.under_way else Phase.REFRESH_WANTED
-
-    def waits_for(self, role: Role) -> bool:
-        """Whether an actor of that role could go on with it now."""
-        if self.ended is not None or role in self.under_way:
-            return False
-        return not self.blocked if role is Role.FIELD else self.wanted is not None
-
-    @property
-    def refreshes_left(self) -> int:
-        return self.work.num_refreshes - self.refreshes_done
-
-    @property
-    def steps_left(self) -> int:
-        return self.work.warm_up_steps + self.work.steps - self.steps_done
-
-
-@dataclass
-class ActorRecord:
-    number: int
-    role: Role
-    video: str | None = None
-    """What it works on."""
-
-
-@runtime_checkable
-class Policy(Protocol):
-    """Who is served first: the video with the smallest key."""
-
-    def slice_key(self, video: VideoRecord) -> tuple[float, ...]: ...
-
-    def refresh_key(self, video: VideoRecord) -> tuple[float, ...]: ...
-
-
-_REPORTS: dict[Role, type[SliceDone] | type[RefreshDone]] = {Role.FIELD: SliceDone, Role.REFRESH: RefreshDone}
-"""How a piece of work of each role ends well."""
-
-
-@dataclass
 class Scheduler:
-    """All videos and actors of a run, and the rules by which they change."""
+    """All videos and actors of a run, and the rules by which they change.
 
-    policy: Policy
-    max_failures: int
-    videos: dict[str, VideoRecord] = field(default_factory=dict[str, VideoRecord])
-    actors: dict[int, ActorRecord] = field(default_factory=dict[int, ActorRecord])
+    `lines` say who is served first (policy.make_policy). A video that fails more than `max_failures` times is given up; work that is under way
+    for longer than `stall_s` counts as a failure, and its actor as lost."""
+
+    def __init__(self, lines: Lines, max_failures: int, stall_s: float | None = None) -> None:
+        self._lines, self._max_failures, self._stall_s = lines, max_failures, stall_s
+        self._idle = {role: IdleActors() for role in Role}
+        self._num_ended = 0
+        self.videos: dict[str, VideoRecord] = {}
+        self.actors: dict[int, ActorRecord] = {}
+        self._transitions: dict[type[Event], Callable[[Any, float], list[Command]]] = {
+            Submitted: self._submitted,
+            ActorReady: self._actor_ready,
+            NodeDraining: self._node_draining,
+            Tick: self._tick,
+            SliceDone: self._reported,
+            RefreshDone: self._reported,
+            RefreshStopped: self._reported,
+            WorkFailed: self._reported,
+            Cancelled: self._wished,
+            Paused: self._wished,
+            Resumed: self._wished,
+            Reprioritized: self._wished,
+        }
 
     @property
     def is_finished(self) -> bool:
-        return all(video.phase.is_final for video in self.videos.values())
+        return self._num_ended == len(self.videos)
+
+    def num_waiting(self, role: Role) -> int:
+        """Videos that an actor of that role could go on with now."""
+        return len(self._lines[role])
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
         """Takes in what happened at `now_s` and says what to do. The commands are taken as begun."""
-        if isinstance(event, Submitted):
-            commands = self._submit(event, now_s)
-        elif isinstance(event, ActorReady):
-            self.actors[event.number] = ActorRecord(event.number, event.role)
-            commands = []
-        else:
-            commands = self._take_report(event, now_s)
-        return commands + self._place()
+        return self._transitions[type(event)](event, now_s) + self._place(now_s)
 
-    # -------------------------------------------------------------------------- transitions
+    # ------------------------------------------------------------------------------- actors
 
-    def _submit(self, event: Submitted, now_s: float) -> list[Command]:
-        if event.name in self.videos:
-            raise ValueError(f"video {event.name!r} was submitted twice")
-        self.videos[event.name] = VideoRecord(event.name, len(self.videos), event.work, submitted_s=now_s)
+    def _actor_ready(self, event: ActorReady, now_s: float) -> list[Command]:
+        actor = ActorRecord(event.number, event.role, event.node)
+        self.actors[event.number] = actor
+        self._idle[event.role].add(actor)
         return []
 
-    def _take_report(self, report: Report, now_s: float) -> list[Command]:
+    def _node_draining(self, event: NodeDraining, now_s: float) -> list[Command]:
+        """Idle actors go at once. Slices end soon by themselves; a refresh is told to stop."""
+        commands: list[Command] = []
+        for actor in [actor for actor in self.actors.values() if actor.node == event.node and not actor.leaving]:
+            actor.leaving = True
+            if actor.video is None:
+                commands += self._replace(actor)
+            else:
+                commands += self._stop(self.videos[actor.video].under_way[actor.role], actor.video)
+        return commands
+
+    def _tick(self, event: Tick, now_s: float) -> list[Command]:
+        if self._stall_s is None:
+            return []
+        commands: list[Command] = []
+        at_work = [(actor.video, actor.role) for actor in self.actors.values() if actor.video is not None]
+        for video, role in at_work:
+            piece = self.videos[video].under_way[role]
+            if now_s - piece.started_s > self._stall_s:
+                error = f"nothing was heard for {now_s - piece.started_s:.0f} s (scheduler.stall_s)"
+                commands += self._reported(WorkFailed(video, piece.ticket, error, retry=True, actor_lost=True), now_s)
+        return commands
+
+    def _replace(self, actor: ActorRecord) -> list[Command]:
+        del self.actors[actor.number]
+        self._idle[actor.role].discard(actor.number)
+        return [ReplaceActor(actor.number, actor.role)]
+
+    def _release(self, actor: ActorRecord, lost: bool) -> list[Command]:
+        actor.video = None
+        if lost or actor.leaving:
+            return self._replace(actor)
+        self._idle[actor.role].add(actor)
+        return []
+
+    def _stop(self, piece: Piece, video: str) -> list[Command]:
+        return [StopRefresh(video, piece.actor, piece.ticket)] if piece.role is Role.REFRESH else []
+
+    # ------------------------------------------------------------------------------- videos
+
+    def _submitted(self, event: Submitted, now_s: float) -> list[Command]:
+        if event.video in self.videos:
+            raise ValueError(f"video {event.video!r} was submitted twice")
+        video = VideoRecord(
+            event.video, len(self.videos), event.work, event.num_frames, event.tenant, event.priority, event.deadline_s, submitted_s=now_s
+        )
+        self.videos[event.video] = video
+        self._queue(video)
+        return []
+
+    def _reported(self, report: Report, now_s: float) -> list[Command]:
         video = self.videos[report.video]
         piece = next((piece for piece in video.under_way.values() if piece.ticket == report.ticket), None)
-        if piece is None or not isinstance(report, WorkFailed | _REPORTS[piece.role]):
+        if piece is None or not isinstance(report, _ENDS[piece.role]):
             return []
+        self._leave_lines(video)
         del video.under_way[piece.role]
-        self.actors[piece.actor].video = None
-        if isinstance(report, WorkFailed):
-            return self._work_failed(video, piece, report, now_s)
-        if video.ended is not None:
-            return []
+        commands = self._release(self.actors[piece.actor], lost=isinstance(report, WorkFailed) and report.actor_lost)
+        if video.ended is None:
+            commands += self._take_in(video, report, now_s)
+        self._queue(video)
+        return commands
+
+    def _take_in(self, video: VideoRecord, report: Report, now_s: float) -> list[Command]:
         if isinstance(report, SliceDone):
             return self._slice_done(video, report, now_s)
-        self._made(video, report.refreshes_done)
-        return []
+        if isinstance(report, RefreshDone):
+            self._made(video, report.refreshes_done)
+            return []
+        return self._work_failed(video, report, now_s) if isinstance(report, WorkFailed) else []
 
     def _slice_done(self, video: VideoRecord, report: SliceDone, now_s: float) -> list[Command]:
         video.steps_done, video.num_frames = report.steps_done, report.num_frames
@@ -201,39 +187,61 @@ class Scheduler:
         if video.wanted is not None and video.wanted < video.refreshes_done:
             video.wanted, video.blocked = None, False
 
-    def _work_failed(self, video: VideoRecord, piece: Piece, report: WorkFailed, now_s: float) -> list[Command]:
-        commands: list[Command] = []
-        if report.actor_lost:
-            del self.actors[piece.actor]
-            commands.append(ReplaceActor(piece.actor, piece.role))
-        if video.ended is not None:
-            return commands
+    def _work_failed(self, video: VideoRecord, report: WorkFailed, now_s: float) -> list[Command]:
+        if report.blameless:
+            return []
         video.failures += 1
-        if report.retry and video.failures <= self.max_failures:
-            return commands
-        return commands + self._end(video, Phase.FAILED, report.error, now_s)
+        if report.retry and video.failures <= self._max_failures:
+            return []
+        return self._end(video, Phase.FAILED, report.error, now_s)
+
+    def _wished(self, wish: Wish, now_s: float) -> list[Command]:
+        video = self.videos.get(wish.video)
+        if video is None or video.ended is not None:
+            return []
+        self._leave_lines(video)
+        commands: list[Command] = []
+        if isinstance(wish, Reprioritized):
+            video.priority = wish.priority
+        elif isinstance(wish, Resumed):
+            video.paused = False
+        else:
+            video.paused = isinstance(wish, Paused)
+            commands = [command for piece in video.under_way.values() for command in self._stop(piece, video.name)]
+        if isinstance(wish, Cancelled):
+            commands += self._end(video, Phase.CANCELLED, "cancelled", now_s)
+        self._queue(video)
+        return commands
 
     def _end(self, video: VideoRecord, phase: Phase, error: str | None, now_s: float) -> list[Command]:
         video.ended, video.error, video.finished_s = phase, error, now_s
+        self._num_ended += 1
         return [Finish(video.name, error)]
 
     # ---------------------------------------------------------------------------- placement
 
-    def _place(self) -> list[Command]:
+    def _queue(self, video: VideoRecord) -> None:
+        for role, line in self._lines.items():
+            if video.waits_for(role):
+                line.add(video)
+
+    def _leave_lines(self, video: VideoRecord) -> None:
+        """Before the video changes: lines remember it as it was when it joined them."""
+        for line in self._lines.values():
+            line.discard(video)
+
+    def _place(self, now_s: float) -> list[Command]:
         """Gives every idle actor the video that the policy serves first."""
-        return [self._begin(video, actor) for role in Role for video, actor in self._matches(role)]
+        commands: list[Command] = []
+        for role, line in self._lines.items():
+            idle = self._idle[role]
+            while len(idle) > 0 and len(line) > 0:
+                video = line.take()
+                commands.append(self._begin(video, idle.take(video.last_field_actor), now_s))
+        return commands
 
-    def _matches(self, role: Role) -> Iterable[tuple[VideoRecord, ActorRecord]]:
-        idle = sorted((a for a in self.actors.values() if a.role is role and a.video is None), key=lambda a: a.number)
-        key = self.policy.slice_key if role is Role.FIELD else self.policy.refresh_key
-        waiting = sorted((v for v in self.videos.values() if v.waits_for(role)), key=lambda v: (key(v), v.order))
-        for video in waiting[: len(idle)]:
-            warm = next((actor for actor in idle if actor.number == video.last_field_actor), idle[0])
-            idle.remove(warm)
-            yield video, warm
-
-    def _begin(self, video: VideoRecord, actor: ActorRecord) -> Command:
-        piece = Piece(actor.role, actor.number, video.ticket)
+    def _begin(self, video: VideoRecord, actor: ActorRecord, now_s: float) -> Command:
+        piece = Piece(actor.role, actor.number, video.ticket, now_s)
         video.under_way[actor.role], actor.video = piece, video.name
         video.ticket += 1
         if actor.role is Role.REFRESH:

@@ -10,16 +10,24 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dpscale.config.schema import SchedulerConfig
 from dpscale.scheduler.messages import (
     ActorReady,
+    Cancelled,
     Command,
     Event,
     Finish,
+    NodeDraining,
+    Paused,
     RefreshDone,
+    RefreshStopped,
     ReplaceActor,
+    Reprioritized,
+    Resumed,
     Role,
     SliceDone,
     StartRefresh,
     StartSlice,
+    StopRefresh,
     Submitted,
+    Tick,
     VideoWork,
     WorkFailed,
 )  # fmt: skip
@@ -30,6 +38,9 @@ WORK = VideoWork(warm_up_steps=2, steps=8, refresh_interval=4, num_refreshes=3)
 
 OVERLAP = 2
 """Steps that may follow a request before its answer is needed."""
+
+STALL_S = 1000.0
+TENANTS = ["alpha", "beta"]
 
 
 @dataclass
@@ -58,16 +69,18 @@ class ManyVideos(RuleBasedStateMachine):
     )
     def begin(self, kind: str, num_field: int, num_refresh: int, overlap: int) -> None:
         self.overlap = overlap
-        self.core = Scheduler(make_policy(SchedulerConfig(kind=kind)), max_failures=2)
+        self.core = Scheduler(make_policy(SchedulerConfig(kind=kind, tenant_weights={"alpha": 2.0})), 2, STALL_S)
         self.now = 0.0
         self.truth: dict[str, Truth] = {}
         self.running: dict[tuple[str, Role], StartSlice | StartRefresh] = {}
         self.stale: list[Event] = []
+        self.told_to_stop: set[int] = set()
+        """Refresh actors."""
         self.ended: dict[str, str | None] = {}
         self.num_actors = {Role.FIELD: num_field, Role.REFRESH: num_refresh}
         roles = [role for role, count in self.num_actors.items() for _ in range(count)]
         for number, role in enumerate(roles):
-            self.send(ActorReady(number, role))
+            self.send(ActorReady(number, role, f"node-{number % 2}"))
 
     def send(self, event: Event) -> None:
         self.now += 1.0
@@ -79,20 +92,60 @@ class ManyVideos(RuleBasedStateMachine):
             assert command.video not in self.ended, "a video ends once"
             self.ended[command.video] = command.error
         elif isinstance(command, ReplaceActor):
-            self.send(ActorReady(command.number, command.role))
+            for key in [key for key, work in self.running.items() if work.actor == command.number]:
+                work = self.running.pop(key)
+                self.stale.append(WorkFailed(work.video, work.ticket, "late", True, True))
+            self.told_to_stop.discard(command.number)
+            self.send(ActorReady(command.number, command.role, "a new node"))
+        elif isinstance(command, StopRefresh):
+            assert self.running[command.video, Role.REFRESH] == StartRefresh(command.video, command.actor, command.ticket)
+            self.told_to_stop.add(command.actor)
         else:
             role = Role.FIELD if isinstance(command, StartSlice) else Role.REFRESH
             assert (command.video, role) not in self.running, "no video has two slices or two refreshes at once"
             assert (command.video, Role.REFRESH) not in self.running or self.overlap, "nothing goes on beside a refresh unless it may"
             assert command.actor not in {work.actor for work in self.running.values()}, "an actor does one thing at a time"
             assert command.video not in self.ended
+            assert not self.core.videos[command.video].paused
             self.running[command.video, role] = command
 
-    @rule()
-    def submit(self) -> None:
+    @rule(tenant=st.sampled_from(TENANTS), priority=st.integers(-1, 1), deadline_s=st.none() | st.floats(0, 100))
+    def submit(self, tenant: str, priority: int, deadline_s: float | None) -> None:
         name = f"video-{len(self.truth)}"
         self.truth[name] = Truth()
-        self.send(Submitted(name, WORK))
+        self.send(Submitted(name, WORK, 20, tenant, priority, deadline_s))
+
+    @rule(data=st.data(), wish=st.sampled_from([Paused, Resumed, Cancelled]))
+    def somebody_wishes(self, data: st.DataObject, wish: type[Paused | Resumed | Cancelled]) -> None:
+        if self.truth:
+            self.send(wish(data.draw(st.sampled_from(sorted(self.truth)))))
+
+    @rule(data=st.data(), priority=st.integers(-3, 3))
+    def somebody_is_in_a_hurry(self, data: st.DataObject, priority: int) -> None:
+        if self.truth:
+            self.send(Reprioritized(data.draw(st.sampled_from(sorted(self.truth))), priority))
+
+    @rule(node=st.sampled_from(["node-0", "node-1", "a new node"]))
+    def a_node_goes(self, node: str) -> None:
+        """Actors that work may end what they do; the others are replaced at once."""
+        self.send(NodeDraining(node))
+        for actor in self.core.actors.values():
+            assert actor.node != node or node == "a new node" or actor.leaving
+            if actor.leaving and actor.role is Role.REFRESH:
+                assert actor.number in self.told_to_stop
+
+    @rule(seconds=st.sampled_from([1.0, STALL_S + 1]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.send(Tick())
+
+    @rule(data=st.data())
+    def a_refresh_stops(self, data: st.DataObject) -> None:
+        stopping = [key for key, work in self.running.items() if work.actor in self.told_to_stop]
+        if stopping:
+            work = self.running.pop(data.draw(st.sampled_from(stopping)))
+            self.told_to_stop.discard(work.actor)
+            self.send(RefreshStopped(work.video, work.ticket))
 
     @rule(data=st.data(), steps=st.integers(1, 5))
     def work_ends(self, data: st.DataObject, steps: int) -> None:
@@ -103,15 +156,16 @@ class ManyVideos(RuleBasedStateMachine):
     def work_fails(self, data: st.DataObject, retry: bool, actor_lost: bool) -> None:
         if self.running:
             work = self.running.pop(data.draw(st.sampled_from(self.at_work())))
+            self.told_to_stop.discard(work.actor)
             self.stale.append(RefreshDone(work.video, work.ticket, 9))
             self.send(WorkFailed(work.video, work.ticket, "failed", retry, actor_lost))
 
     @rule(data=st.data())
     def a_late_report_arrives(self, data: st.DataObject) -> None:
         if self.stale:
-            before = repr(self.core)
+            before = repr(self.core.videos), repr(self.core.actors)
             self.send(data.draw(st.sampled_from(self.stale)))
-            assert repr(self.core) == before
+            assert (repr(self.core.videos), repr(self.core.actors)) == before
 
     def at_work(self) -> list[tuple[str, Role]]:
         return sorted(self.running, key=lambda key: (key[0], key[1].value))
@@ -119,6 +173,7 @@ class ManyVideos(RuleBasedStateMachine):
     def finish_work(self, key: tuple[str, Role], steps: int) -> None:
         """As joint.loop: targets are taken in `overlap` steps after they were asked for, or before the next request; then steps go on."""
         work, truth = self.running.pop(key), self.truth[key[0]]
+        self.told_to_stop.discard(work.actor)
         if isinstance(work, StartRefresh):
             truth.made = truth.asked
             self.send(RefreshDone(work.video, work.ticket, truth.made))
@@ -154,13 +209,17 @@ class ManyVideos(RuleBasedStateMachine):
             waiting = sum(video.waits_for(role) for video in self.core.videos.values())
             assert busy <= count
             assert waiting == 0 or busy == count
+            assert waiting == self.core.num_waiting(role)
 
     def teardown(self) -> None:
         """Whatever happened before: when nothing fails any more, every video ends."""
         if not hasattr(self, "core"):
             return
+        for name in self.truth:
+            self.send(Resumed(name))
         for _ in range(100 * (1 + len(self.truth))):
             if self.running:
                 self.finish_work(self.at_work()[0], 3)
         assert self.core.is_finished
         assert set(self.ended) == set(self.truth)
+        assert not self.running, "and every actor rests"

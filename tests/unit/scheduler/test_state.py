@@ -3,26 +3,36 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
+from dpscale.config.schema import SchedulerConfig
 from dpscale.scheduler.messages import (
     ActorReady,
+    Cancelled,
     Finish,
+    NodeDraining,
+    Paused,
     RefreshDone,
+    RefreshStopped,
     ReplaceActor,
+    Reprioritized,
+    Resumed,
     Role,
     SliceDone,
     StartRefresh,
     StartSlice,
+    StopRefresh,
     Submitted,
+    Tick,
     WorkFailed,
 )  # fmt: skip
-from dpscale.scheduler.policy import Fifo
-from dpscale.scheduler.state import Phase, Scheduler
+from dpscale.scheduler.policy import make_policy
+from dpscale.scheduler.records import Phase
+from dpscale.scheduler.state import Scheduler
 from tests.unit.scheduler.many_videos import WORK, ManyVideos
 
 
 def scheduler(max_failures: int = 1) -> Scheduler:
     """One refresh worker (0), one field worker (1)."""
-    made = Scheduler(Fifo(), max_failures)
+    made = Scheduler(make_policy(SchedulerConfig(kind="fifo")), max_failures, stall_s=100.0)
     made.handle(ActorReady(0, Role.REFRESH), 0.0)
     made.handle(ActorReady(1, Role.FIELD), 0.0)
     return made
@@ -152,6 +162,67 @@ def test_work_beside_a_failed_video_frees_its_actor() -> None:
     assert core.handle(Submitted("b", WORK), 3.0) == []
     assert core.handle(overlapping(second, 5, 1), 4.0) == [StartSlice("b", 1, 0)]
     assert core.videos["a"].phase is Phase.FAILED
+
+
+def refreshing() -> tuple[Scheduler, StartRefresh]:
+    core, first = started()
+    (refresh,) = core.handle(slice_done(first, 2, 0, wanted=True), 1.0)
+    return core, refresh
+
+
+def test_a_paused_refresh_stops_and_goes_on_when_resumed() -> None:
+    core, refresh = refreshing()
+    assert core.handle(Paused("a"), 2.0) == [StopRefresh("a", 0, refresh.ticket)]
+    assert core.videos["a"].phase is Phase.REFRESHING
+    assert core.handle(RefreshStopped("a", refresh.ticket), 3.0) == []
+    assert core.videos["a"].phase is Phase.PAUSED
+    assert core.handle(Resumed("a"), 4.0) == [StartRefresh("a", 0, 2)]
+    assert core.videos["a"].failures == 0
+
+
+def test_a_cancelled_video_ends_at_once() -> None:
+    core, refresh = refreshing()
+    assert core.handle(Cancelled("a"), 2.0) == [StopRefresh("a", 0, refresh.ticket), Finish("a", "cancelled")]
+    assert core.is_finished
+    assert core.handle(RefreshDone("a", refresh.ticket, 1), 3.0) == []
+    assert core.videos["a"].phase is Phase.CANCELLED
+    assert core.handle(Resumed("a"), 4.0) == []
+
+
+def test_a_wish_for_an_unknown_video_changes_nothing() -> None:
+    core, _ = started()
+    assert core.handle(Paused("z"), 1.0) == []
+
+
+def test_a_video_in_a_hurry_overtakes() -> None:
+    core, first = started()
+    core.handle(Submitted("b", WORK), 0.0)
+    core.handle(Submitted("c", WORK), 0.0)
+    assert core.handle(Reprioritized("c", 1), 0.5) == []
+    assert core.handle(slice_done(first, 1, 0), 1.0) == [StartSlice("c", 1, 0)]
+
+
+def test_a_draining_node_is_left() -> None:
+    core = Scheduler(make_policy(SchedulerConfig(kind="fifo")), max_failures=0)
+    for number, role in enumerate([Role.REFRESH, Role.FIELD, Role.FIELD]):
+        core.handle(ActorReady(number, role, "spot"), 0.0)
+    (start,) = core.handle(Submitted("a", WORK), 0.0)
+    assert core.handle(NodeDraining("spot"), 1.0) == [ReplaceActor(0, Role.REFRESH), ReplaceActor(2, Role.FIELD)], "the slice may end"
+    assert core.handle(NodeDraining("spot"), 1.0) == []
+    assert core.handle(slice_done(start, 2, 0, wanted=True), 2.0) == [ReplaceActor(1, Role.FIELD)]
+    (refresh,) = core.handle(ActorReady(0, Role.REFRESH, "next"), 3.0)
+    assert core.handle(NodeDraining("next"), 4.0) == [StopRefresh("a", 0, refresh.ticket)]
+    lost = WorkFailed("a", refresh.ticket, "its node went", retry=True, actor_lost=True, blameless=True)
+    assert core.handle(lost, 5.0) == [ReplaceActor(0, Role.REFRESH)]
+    assert core.videos["a"].phase is Phase.REFRESH_WANTED
+
+
+def test_hung_work_is_given_up() -> None:
+    core, first = started()
+    assert core.handle(Tick(), 100.0) == []
+    assert core.handle(Tick(), 100.5) == [ReplaceActor(1, Role.FIELD)]
+    assert core.videos["a"].failures == 1
+    assert core.handle(slice_done(first, 2, 0, wanted=True), 101.0) == []
 
 
 TestManyVideos = ManyVideos.TestCase
