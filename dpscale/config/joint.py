@@ -80,6 +80,13 @@ class SchedulerConfig(Section):
         description="Seconds of denoising after which a refresh leaves its progress on disk, to go on from there if its worker dies.",
     )
     max_failures: int = Field(default=3, ge=0, le=100, description="Failures of one video that are tried again; the next one gives it up.")
+    rebalance_s: float | None = Field(
+        default=60.0,
+        gt=0,
+        le=86400,
+        description="Seconds without work after which a worker takes the other role, where videos wait for that one and both roles ask for the same "
+        "CPUs and GPUs; none: never.",
+    )
     stall_s: float | None = Field(
         default=None,
         gt=0,

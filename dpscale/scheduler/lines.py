@@ -108,10 +108,12 @@ class IdleActors:
         self._idle.pop(number, None)
 
     def take(self, wished: int | None) -> ActorRecord:
-        """The actor `wished` if it is idle, else the one that has been idle longest. Raises KeyError where none is."""
-        if wished is not None and wished in self._idle:
-            return self._idle.pop(wished)
-        return self._idle.popitem(last=False)[1]
+        """The actor `wished` if it is idle, else the one that became idle last. Raises KeyError where none is."""
+        return self._idle.pop(wished) if wished is not None and wished in self._idle else self._idle.popitem()[1]
+
+    def longest(self) -> list[ActorRecord]:
+        """Those who have been idle longest first."""
+        return list(self._idle.values())
 
     def __len__(self) -> int:
         return len(self._idle)

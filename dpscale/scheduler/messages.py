@@ -121,7 +121,7 @@ class Reprioritized:
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed: work that has been under way for too long is given up."""
+    """Time has passed: work that has been under way for too long is given up, actors that have been idle for long may change their role."""
 
 
 Report = SliceDone | RefreshDone | RefreshStopped | WorkFailed
@@ -158,7 +158,7 @@ class StopRefresh:
 
 @dataclass(frozen=True)
 class ReplaceActor:
-    """Start a new process in the place of one that is dead, hangs or has to go; answer with ActorReady."""
+    """Start a new process, of this role, in the place of one that is dead, hangs or has to go; answer with ActorReady."""
 
     number: int
     role: Role

@@ -17,7 +17,10 @@ Every piece of work carries a ticket. An event whose ticket is of no piece under
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
+from statistics import fmean
 from typing import Any
 
 from dpscale.scheduler.lines import IdleActors
@@ -51,16 +54,24 @@ from dpscale.scheduler.records import ActorRecord, Phase, Piece, VideoRecord
 _ENDS: dict[Role, tuple[type[Report], ...]] = {Role.FIELD: (SliceDone, WorkFailed), Role.REFRESH: (RefreshDone, RefreshStopped, WorkFailed)}
 """How a piece of work of each role may end."""
 
+_OTHER = {Role.FIELD: Role.REFRESH, Role.REFRESH: Role.FIELD}
+
 
 class Scheduler:
     """All videos and actors of a run, and the rules by which they change.
 
     `lines` say who is served first (policy.make_policy). A video that fails more than `max_failures` times is given up; work that is under way
-    for longer than `stall_s` counts as a failure, and its actor as lost."""
+    for longer than `stall_s` counts as a failure, and its actor as lost. Every `rebalance_s` some of those actors of a role that had nothing to
+    do change to the other one, where videos wait for it: whether field steps or diffusion are the bottleneck changes as videos go on. None: never."""
 
-    def __init__(self, lines: Lines, max_failures: int, stall_s: float | None = None) -> None:
-        self._lines, self._max_failures, self._stall_s = lines, max_failures, stall_s
+    def __init__(self, lines: Lines, max_failures: int, stall_s: float | None = None, rebalance_s: float | None = None) -> None:
+        self._lines, self._max_failures, self._stall_s, self._rebalance_s = lines, max_failures, stall_s, rebalance_s
         self._idle = {role: IdleActors() for role in Role}
+        self._starting: Counter[Role] = Counter()
+        """Actors that were asked for and are not ready."""
+        self._surplus: dict[Role, list[int]] = {role: [] for role in Role}
+        """Of each role's actors, at every tick since `_balanced_s`."""
+        self._balanced_s = 0.0
         self._num_ended = 0
         self.videos: dict[str, VideoRecord] = {}
         self.actors: dict[int, ActorRecord] = {}
@@ -96,7 +107,8 @@ class Scheduler:
     def _actor_ready(self, event: ActorReady, now_s: float) -> list[Command]:
         actor = ActorRecord(event.number, event.role, event.node)
         self.actors[event.number] = actor
-        self._idle[event.role].add(actor)
+        self._starting[event.role] = max(0, self._starting[event.role] - 1)
+        self._idle[actor.role].add(actor)
         return []
 
     def _node_draining(self, event: NodeDraining, now_s: float) -> list[Command]:
@@ -105,12 +117,33 @@ class Scheduler:
         for actor in [actor for actor in self.actors.values() if actor.node == event.node and not actor.leaving]:
             actor.leaving = True
             if actor.video is None:
-                commands += self._replace(actor)
+                commands += self._replace(actor, actor.role)
             else:
                 commands += self._stop(self.videos[actor.video].under_way[actor.role], actor.video)
         return commands
 
     def _tick(self, event: Tick, now_s: float) -> list[Command]:
+        return self._give_up_hung(now_s) + self._rebalance(now_s)
+
+    def _rebalance(self, now_s: float) -> list[Command]:
+        """Half of the actors that were idle on average, while work of the other role waited, change to it; never the last one of a role."""
+        if self._rebalance_s is None:
+            return []
+        for role, idle in self._idle.items():
+            self._surplus[role].append(len(idle) if len(self._lines[_OTHER[role]]) > self._starting[_OTHER[role]] else 0)
+        if now_s - self._balanced_s < self._rebalance_s:
+            return []
+        commands: list[Command] = []
+        for role, seen in self._surplus.items():
+            remaining = sum(actor.role is role and not actor.leaving for actor in self.actors.values())
+            wished = min(math.ceil(fmean(seen) / 2), seen[-1], remaining - 1)
+            for actor in self._idle[role].longest()[: max(0, wished)]:
+                commands += self._replace(actor, _OTHER[role])
+            seen.clear()
+        self._balanced_s = now_s
+        return commands
+
+    def _give_up_hung(self, now_s: float) -> list[Command]:
         if self._stall_s is None:
             return []
         commands: list[Command] = []
@@ -122,15 +155,16 @@ class Scheduler:
                 commands += self._reported(WorkFailed(video, piece.ticket, error, retry=True, actor_lost=True), now_s)
         return commands
 
-    def _replace(self, actor: ActorRecord) -> list[Command]:
+    def _replace(self, actor: ActorRecord, role: Role) -> list[Command]:
         del self.actors[actor.number]
         self._idle[actor.role].discard(actor.number)
-        return [ReplaceActor(actor.number, actor.role)]
+        self._starting[role] += 1
+        return [ReplaceActor(actor.number, role)]
 
     def _release(self, actor: ActorRecord, lost: bool) -> list[Command]:
         actor.video = None
         if lost or actor.leaving:
-            return self._replace(actor)
+            return self._replace(actor, actor.role)
         self._idle[actor.role].add(actor)
         return []
 
@@ -156,7 +190,7 @@ class Scheduler:
             return []
         self._leave_lines(video)
         del video.under_way[piece.role]
-        commands = self._release(self.actors[piece.actor], lost=isinstance(report, WorkFailed) and report.actor_lost)
+        commands = self._release(self.actors[piece.actor], isinstance(report, WorkFailed) and report.actor_lost)
         if video.ended is None:
             commands += self._take_in(video, report, now_s)
         self._queue(video)

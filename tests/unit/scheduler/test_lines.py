@@ -92,7 +92,7 @@ def test_an_idle_actor_may_be_wished_for() -> None:
     for number in range(4):
         idle.add(ActorRecord(number, Role.FIELD))
     idle.discard(0)
-    assert [idle.take(2).number, idle.take(2).number, idle.take(None).number] == [2, 1, 3]
+    assert [idle.take(2).number, idle.take(2).number, idle.take(None).number] == [2, 3, 1]
     assert len(idle) == 0
     with pytest.raises(KeyError):
         idle.take(None)

@@ -7,6 +7,7 @@ from dpscale.config.schema import SchedulerConfig
 from dpscale.scheduler.messages import (
     ActorReady,
     Cancelled,
+    Command,
     Finish,
     NodeDraining,
     Paused,
@@ -207,9 +208,9 @@ def test_a_draining_node_is_left() -> None:
     for number, role in enumerate([Role.REFRESH, Role.FIELD, Role.FIELD]):
         core.handle(ActorReady(number, role, "spot"), 0.0)
     (start,) = core.handle(Submitted("a", WORK), 0.0)
-    assert core.handle(NodeDraining("spot"), 1.0) == [ReplaceActor(0, Role.REFRESH), ReplaceActor(2, Role.FIELD)], "the slice may end"
+    assert core.handle(NodeDraining("spot"), 1.0) == [ReplaceActor(0, Role.REFRESH), ReplaceActor(1, Role.FIELD)], "the slice may end"
     assert core.handle(NodeDraining("spot"), 1.0) == []
-    assert core.handle(slice_done(start, 2, 0, wanted=True), 2.0) == [ReplaceActor(1, Role.FIELD)]
+    assert core.handle(slice_done(start, 2, 0, wanted=True), 2.0) == [ReplaceActor(2, Role.FIELD)]
     (refresh,) = core.handle(ActorReady(0, Role.REFRESH, "next"), 3.0)
     assert core.handle(NodeDraining("next"), 4.0) == [StopRefresh("a", 0, refresh.ticket)]
     lost = WorkFailed("a", refresh.ticket, "its node went", retry=True, actor_lost=True, blameless=True)
@@ -223,6 +224,39 @@ def test_hung_work_is_given_up() -> None:
     assert core.handle(Tick(), 100.5) == [ReplaceActor(1, Role.FIELD)]
     assert core.videos["a"].failures == 1
     assert core.handle(slice_done(first, 2, 0, wanted=True), 101.0) == []
+
+
+def rebalanced(num_field: int, waiting: int, until_s: int) -> tuple[Scheduler, list[Command]]:
+    """One refresh actor (0) with `waiting` videos in its line, and field actors without work; a tick each second."""
+    core = Scheduler(make_policy(SchedulerConfig(kind="fifo")), 0, rebalance_s=10.0)
+    for number in range(num_field + 1):
+        core.handle(ActorReady(number, Role.FIELD if number else Role.REFRESH), 0.0)
+    starts = [core.handle(Submitted(f"video-{number}", WORK), 0.0) for number in range(waiting + 1)]
+    for commands in starts:
+        for command in commands:
+            assert isinstance(command, StartSlice)
+            starts.append(core.handle(slice_done(command, 2, 0, wanted=True), 0.0))
+            starts[-1][:] = [one for one in starts[-1] if isinstance(one, StartSlice)]
+    assert core.num_waiting(Role.REFRESH) == waiting
+    return core, [command for second in range(1, until_s + 1) for command in core.handle(Tick(), float(second))]
+
+
+def test_half_of_the_idle_field_actors_take_up_diffusion() -> None:
+    core, commands = rebalanced(num_field=6, waiting=8, until_s=10)
+    assert commands == [ReplaceActor(number, Role.REFRESH) for number in (command.number for command in commands)]
+    assert len(commands) == 3
+    assert all(isinstance(started, StartRefresh) for command in commands for started in core.handle(ActorReady(command.number, Role.REFRESH), 11.0))
+    assert core.num_waiting(Role.REFRESH) == 5
+
+
+def test_nobody_changes_where_nothing_waits_or_one_is_left() -> None:
+    assert rebalanced(num_field=6, waiting=0, until_s=40)[1] == []
+    assert rebalanced(num_field=1, waiting=8, until_s=40)[1] == []
+
+
+def test_actors_on_their_way_count() -> None:
+    _, commands = rebalanced(num_field=6, waiting=2, until_s=60)
+    assert len(commands) <= 3, "two videos wait and three were asked for: no more are"
 
 
 TestManyVideos = ManyVideos.TestCase
