@@ -42,6 +42,11 @@ class RunLayout:
         return self.root / "report.html"
 
     @property
+    def scheduling(self) -> Path:
+        """Folder of what the scheduler knows: journal.jsonl, status.json, wishes/."""
+        return self.root / "scheduling"
+
+    @property
     def mlflow_db(self) -> Path:
         """Shared by all runs below one root."""
         return self.root.parent / "mlflow.db"

@@ -6,19 +6,19 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 import torch
 from ray import train, tune
-from ray.exceptions import RayError
 from ray.train.torch import TorchTrainer
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search import Searcher
 
 from dpscale.config.schema import Config, DiffusionConfig
 from dpscale.data.layout import RunLayout
+from dpscale.data.on_ray import draining_nodes
 from dpscale.data.types import InputError, Outcome
 from dpscale.diffusion.weights import PoseVideoModel, load_model
 from dpscale.finetune.checkpoint import settings_hash
@@ -202,17 +202,8 @@ class DrainNotice:
         if self._heard or time.monotonic() - self._asked < _ASK_EVERY_S:
             return False
         self._asked = time.monotonic()
-        self._heard = self._node in _draining_nodes()
+        self._heard = self._node in draining_nodes()
         return self._heard
-
-
-def _draining_nodes() -> Collection[str]:
-    """Outside Ray Train there is no public call for it (Ray 2.60). Not to hear of a notice costs steps; to ask must not cost the training."""
-    try:
-        return ray._private.state.state.get_draining_nodes()
-    except (AttributeError, RuntimeError, RayError) as error:
-        log.warning("notices that a node is going are not heard: %s: %s", type(error).__name__, error)
-        return ()
 
 
 class TrainNotice:

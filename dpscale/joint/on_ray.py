@@ -57,7 +57,13 @@ class _Warm:
     state: JointState
 
 
-class _FieldWorker:
+class _Worker:
+    def node(self) -> str:
+        """Id of the node it runs on; answered when it is ready."""
+        return ray.get_runtime_context().get_node_id()
+
+
+class _FieldWorker(_Worker):
     """Runs slices of any video; keeps the states of the last few in memory."""
 
     def __init__(self, config: Config, layout: RunLayout) -> None:
@@ -119,7 +125,7 @@ def _accept_refresh(state: JointState, task: VideoTask, store: VideoStore) -> bo
     return True
 
 
-class _RefreshWorker:
+class _RefreshWorker(_Worker):
     """Answers the refresh requests of any video, one after the other."""
 
     def __init__(self, config: Config, layout: RunLayout) -> None:

@@ -37,6 +37,8 @@ class Submitted:
     """Larger is served earlier among a tenant's videos."""
     deadline_s: float | None = None
     """When it ought to be ready, on the clock of `now_s`; decides among videos of equal priority."""
+    failures: int = 0
+    """That it had under an earlier driver."""
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,35 @@
 """Runs several videos' joint optimisations at once on Ray actors, as the pure scheduler commands.
 
-The driver may die at any time: everything durable is in the videos' folders, and the same call continues from there.
+The driver may die at any time: everything durable is in the videos' folders and the logbook, and the same call continues from there.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Sequence
-from typing import Any
+from contextlib import closing
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.util.metrics import Counter, Gauge, Histogram
 
-from dpscale.config.schema import Config
+from dpscale.config.schema import Config, SchedulerConfig
 from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
+from dpscale.data.on_ray import draining_nodes
 from dpscale.data.types import InputError, Outcome
 from dpscale.joint import plan
 from dpscale.joint.checkpoint import VideoStore
-from dpscale.joint.on_ray import FieldWorker, RefreshReceipt, RefreshWorker, SliceReceipt
+from dpscale.joint.on_ray import RefreshReceipt, SliceReceipt
 from dpscale.joint.video import check_inputs
+from dpscale.scheduler.fleet import Fleet, receipt_of
+from dpscale.scheduler.journal import Opening
+from dpscale.scheduler.logbook import Logbook
 from dpscale.scheduler.messages import (
-    ActorReady,
     Command,
     Event,
     Finish,
+    NodeDraining,
     RefreshDone,
     ReplaceActor,
     Role,
@@ -34,16 +37,22 @@ from dpscale.scheduler.messages import (
     StartRefresh,
     StartSlice,
     Submitted,
+    Tick,
     VideoWork,
     WorkFailed,
 )
-from dpscale.scheduler.policy import make_policy
+from dpscale.scheduler.records import Phase, VideoRecord
 from dpscale.scheduler.state import Scheduler
 from dpscale.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
 STAGE = "optimize"
+
+LOOK_S = 1.0
+"""Between looks at what nobody reports: wishes, notices, hung work."""
+
+_SECONDS = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10_000]
 
 
 def optimize(config: Config, layout: RunLayout, videos: Sequence[VideoConfig], tracker: Tracker) -> list[Outcome]:
@@ -79,13 +88,10 @@ def _already_ended(config: Config, layout: RunLayout, video: VideoConfig) -> Out
 def _run(config: Config, layout: RunLayout, videos: dict[str, VideoConfig], tracker: Tracker) -> dict[str, Outcome]:
     try:
         num_workers = num_field_workers(config, len(videos), ray.cluster_resources())
+        with closing(_Controller(config, layout, videos, tracker)) as controller:
+            return controller.run(num_workers)
     except InputError as error:
         return {name: Outcome(STAGE, name, 0.0, str(error)) for name in videos}
-    controller = _Controller(config, layout, videos, tracker)
-    try:
-        return controller.run(num_workers)
-    finally:
-        controller.stop()
 
 
 def num_field_workers(config: Config, num_videos: int, cluster: dict[str, float]) -> int:
@@ -109,98 +115,142 @@ class _Controller:
     """Turns commands into actor calls and their results into events."""
 
     def __init__(self, config: Config, layout: RunLayout, videos: dict[str, VideoConfig], tracker: Tracker) -> None:
-        self._config, self._layout, self._videos, self._tracker = config, layout, videos, tracker
-        self._scheduler = Scheduler(make_policy(config.scheduler), config.scheduler.max_failures, config.scheduler.stall_s)
-        self._actors: dict[int, Any] = {}
-        self._work: dict[ray.ObjectRef, StartSlice | StartRefresh] = {}
+        self._config, self._videos, self._tracker = config, videos, tracker
+        fingerprints = {name: VideoStore.of(config, layout, video).fingerprint for name, video in videos.items()}
+        opening = Opening(config.scheduler, fingerprints, _rebalance_s(config.scheduler))
+        self._scheduler = opening.scheduler()
+        self._logbook = Logbook(layout.scheduling, opening, time.time())
+        self._fleet, self._gauges = Fleet(config, layout), Gauges()
+        self._work: dict[ray.ObjectRef, tuple[StartSlice | StartRefresh, float]] = {}
+        """With the time at which it began."""
         self._keys: dict[str, str] = {}
-        self._run_id = uuid.uuid4().hex[:8]
+        self._looked_s = 0.0
+        self._draining: set[str] = set()
 
     def run(self, num_workers: int) -> dict[str, Outcome]:
-        """Blocks until every video has ended."""
+        """Blocks until every video has ended. Raises InputError where workers do not start."""
+        self._submit_all()
+        self._fleet.start(0, Role.REFRESH)
+        for number in range(1, num_workers + 1):
+            self._fleet.start(number, Role.FIELD)
+        while not self._scheduler.is_finished:
+            for ref in self._fleet.wait(self._work, LOOK_S):
+                event = self._report(ref) if ref in self._work else self._fleet.started(ref)
+                if event is not None:
+                    self._take_in(event)
+            if time.monotonic() - self._looked_s >= LOOK_S:
+                self._look_around()
+        return {name: _outcome(video) for name, video in self._scheduler.videos.items()}
+
+    def close(self) -> None:
+        self._fleet.close()
+        self._logbook.close(self._scheduler, time.time())
+
+    def _submit_all(self) -> None:
         joint = self._config.joint
         work = VideoWork(joint.warm_up_steps, joint.steps, joint.refresh_interval, plan.num_refreshes(joint) + 1)
         owners = {performer.name: performer for performer in self._config.performers}
-        for name in self._videos:
+        for name, video in self._videos.items():
             self._keys[name] = self._tracker.start(STAGE, name, joint.model_dump(mode="json"))
-            owner = owners[self._videos[name].performer]
-            self._take_in(Submitted(name, work, tenant=owner.tenant, priority=owner.priority))
-        self._start_actor(0, Role.REFRESH)
-        for number in range(1, num_workers + 1):
-            self._start_actor(number, Role.FIELD)
-        while not self._scheduler.is_finished:
-            done, _ = ray.wait(list(self._work), num_returns=1)
-            self._take_in(self._event_of(done[0], self._work.pop(done[0])))
-        return {
-            video.name: Outcome(STAGE, video.name, video.finished_s - video.submitted_s, video.error) for video in self._scheduler.videos.values()
-        }
-
-    def stop(self) -> None:
-        for actor in self._actors.values():
-            ray.kill(actor)
-
-    # ------------------------------------------------------------------------------- commands
-
-    def _take_in(self, event: Event) -> None:
-        for command in self._scheduler.handle(event, time.monotonic()):
-            self._obey(command)
-
-    def _obey(self, command: Command) -> None:
-        if isinstance(command, StartSlice):
-            self._work[self._actors[command.actor].run_slice.remote(self._videos[command.video])] = command
-        elif isinstance(command, StartRefresh):
-            self._work[self._actors[command.actor].refresh.remote(self._videos[command.video])] = command
-        elif isinstance(command, ReplaceActor):
-            ray.kill(self._actors.pop(command.number))
-            self._start_actor(command.number, command.role)
-        else:
-            self._finish(command)
-
-    def _start_actor(self, number: int, role: Role) -> None:
-        settings = self._config.scheduler
-        kind, cpus, gpus = {
-            Role.FIELD: (FieldWorker, settings.field_cpus, settings.field_gpus),
-            Role.REFRESH: (RefreshWorker, settings.refresh_cpus, settings.refresh_gpus),
-        }[role]
-        name = f"{role.value}-{number}-{self._run_id}-{uuid.uuid4().hex[:4]}"
-        self._actors[number] = kind.options(name=name, num_cpus=cpus, num_gpus=gpus).remote(self._config, self._layout)
-        self._take_in(ActorReady(number, role))
-
-    def _finish(self, command: Finish) -> None:
-        if command.error is not None:
-            log.error("%s: %s", command.video, command.error)
-        self._tracker.finish(self._keys[command.video], "FINISHED" if command.error is None else "FAILED")
+            owner = owners[video.performer]
+            for event in self._logbook.first_words(Submitted(name, work, tenant=owner.tenant, priority=owner.priority)):
+                self._take_in(event)
 
     # --------------------------------------------------------------------------------- events
 
-    def _event_of(self, ref: ray.ObjectRef, command: StartSlice | StartRefresh) -> Event:
-        try:
-            receipt = ray.get(ref)
-        except RayTaskError as error:
-            cause = error.cause
-            log.warning("%s: %s", command.video, error)
-            text = str(cause) if isinstance(cause, InputError) else f"{type(cause).__name__}: {cause}"
-            return WorkFailed(command.video, command.ticket, text, retry=not isinstance(cause, InputError), actor_lost=False)
-        except RayError as error:
-            log.warning("%s: lost its worker (%s); continuing from its last checkpoint", command.video, type(error).__name__)
-            return WorkFailed(command.video, command.ticket, f"its worker died ({error})", retry=True, actor_lost=True)
-        return self._slice_event(command, receipt) if isinstance(command, StartSlice) else self._refresh_event(command, receipt)
+    def _look_around(self) -> None:
+        """What nobody reports."""
+        for wish in self._logbook.wishes():
+            log.warning("%s: %s", wish.video, type(wish).__name__.lower())
+            self._take_in(wish)
+        new = set(draining_nodes()) - self._draining
+        self._draining |= new
+        for node in sorted(new):
+            self._take_in(NodeDraining(node))
+        self._take_in(Tick())
+        self._logbook.show(self._scheduler, time.time())
+        self._gauges.show(self._scheduler)
+        self._looked_s = time.monotonic()
 
-    def _slice_event(self, command: StartSlice, receipt: SliceReceipt) -> Event:
+    def _take_in(self, event: Event) -> None:
+        now_s = time.time()
+        self._logbook.taken_in(event, now_s)
+        for command in self._scheduler.handle(event, now_s):
+            self._obey(command)
+
+    def _report(self, ref: ray.ObjectRef) -> Event:
+        command, began_s = self._work.pop(ref)
+        receipt, seconds = receipt_of(ref, command), time.monotonic() - began_s
+        if isinstance(receipt, WorkFailed):
+            self._gauges.failed()
+            return receipt
+        if isinstance(command, StartSlice):
+            return self._slice_event(command, receipt, seconds)
+        return self._refresh_event(command, receipt, seconds)
+
+    def _slice_event(self, command: StartSlice, receipt: SliceReceipt, seconds: float) -> SliceDone:
         for entry in receipt.losses:
             values = {name: value for name, value in entry.items() if name != "step"}
             self._tracker.metrics(self._keys[command.video], values, int(entry["step"]))
-        return SliceDone(
-            command.video,
-            command.ticket,
-            receipt.steps_done,
-            receipt.refreshes_done,
-            receipt.num_frames,
-            receipt.refresh_wanted,
-            receipt.steps_blocked,
-            receipt.finished,
-        )
+            self._logbook.lost(command.video, 255 * entry["loss_reconstruction"])
+        self._logbook.measured(Role.FIELD, receipt.steps_done - self._scheduler.videos[command.video].steps_done, seconds)
+        self._gauges.took(Role.FIELD, seconds)
+        done = (receipt.steps_done, receipt.refreshes_done, receipt.num_frames, receipt.refresh_wanted, receipt.steps_blocked, receipt.finished)
+        return SliceDone(command.video, command.ticket, *done)
 
-    def _refresh_event(self, command: StartRefresh, receipt: RefreshReceipt) -> Event:
+    def _refresh_event(self, command: StartRefresh, receipt: RefreshReceipt, seconds: float) -> RefreshDone:
         self._tracker.metrics(self._keys[command.video], {"refresh_strength": receipt.strength, "refresh_s": receipt.seconds}, receipt.step)
+        self._logbook.measured(Role.REFRESH, self._scheduler.videos[command.video].num_frames, seconds)
+        self._gauges.took(Role.REFRESH, seconds)
         return RefreshDone(command.video, command.ticket, receipt.refresh + 1)
+
+    # ------------------------------------------------------------------------------- commands
+
+    def _obey(self, command: Command) -> None:
+        if isinstance(command, StartSlice | StartRefresh):
+            self._work[self._fleet.begin(command, self._videos[command.video])] = (command, time.monotonic())
+        elif isinstance(command, ReplaceActor):
+            self._fleet.replace(command.number, command.role)
+        elif isinstance(command, Finish):
+            if command.error is not None:
+                log.error("%s: %s", command.video, command.error)
+            self._tracker.finish(self._keys[command.video], "FINISHED" if command.error is None else "FAILED")
+
+
+class Gauges:
+    """What Ray exports to Prometheus; cluster/grafana/ has a dashboard of it."""
+
+    def __init__(self) -> None:
+        self._videos = Gauge("dpscale_videos", "Videos by phase.", ("phase",))
+        self._waiting = Gauge("dpscale_videos_waiting", "Videos that an actor of the role could go on with.", ("role",))
+        self._actors = Gauge("dpscale_actors", "Actors by role.", ("role",))
+        self._busy = Gauge("dpscale_actors_busy", "Actors at work, by role.", ("role",))
+        self._seconds = Histogram("dpscale_work_seconds", "Length of slices (field) and passes (refresh).", boundaries=_SECONDS, tag_keys=("role",))
+        self._failures = Counter("dpscale_failures", "Slices and passes that failed.")
+
+    def show(self, scheduler: Scheduler) -> None:
+        for phase in Phase:
+            self._videos.set(sum(video.phase is phase for video in scheduler.videos.values()), {"phase": phase.value})
+        for role in Role:
+            tags = {"role": role.value}
+            those = [actor for actor in scheduler.actors.values() if actor.role is role]
+            self._waiting.set(scheduler.num_waiting(role), tags)
+            self._actors.set(len(those), tags)
+            self._busy.set(sum(actor.video is not None for actor in those), tags)
+
+    def took(self, role: Role, seconds: float) -> None:
+        self._seconds.observe(seconds, {"role": role.value})
+
+    def failed(self) -> None:
+        self._failures.inc()
+
+
+def _rebalance_s(settings: SchedulerConfig) -> float | None:
+    """Actors may change their role only where both ask for the same resources."""
+    same = (settings.field_cpus, settings.field_gpus) == (settings.refresh_cpus, settings.refresh_gpus)
+    return settings.rebalance_s if same else None
+
+
+def _outcome(video: VideoRecord) -> Outcome:
+    assert video.finished_s is not None
+    return Outcome(STAGE, video.name, video.finished_s - video.submitted_s, video.error)

@@ -176,9 +176,8 @@ class Scheduler:
     def _submitted(self, event: Submitted, now_s: float) -> list[Command]:
         if event.video in self.videos:
             raise ValueError(f"video {event.video!r} was submitted twice")
-        video = VideoRecord(
-            event.video, len(self.videos), event.work, event.num_frames, event.tenant, event.priority, event.deadline_s, submitted_s=now_s
-        )
+        video = VideoRecord(event.video, len(self.videos), event.work, event.num_frames, event.tenant, event.priority, event.deadline_s)
+        video.failures, video.submitted_s = event.failures, now_s
         self.videos[event.video] = video
         self._queue(video)
         return []
