@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from dpscale.data.checkpoint import write_json
 from dpscale.scheduler.journal import Journal, Opening, Segment, segments
 from dpscale.scheduler.messages import Cancelled, Event, Paused, Reprioritized, Role, Submitted, Wish
@@ -81,18 +79,21 @@ def wishes_path(folder: Path) -> Path:
 
 
 def _unfinished(path: Path, fingerprints: Mapping[str, str]) -> dict[str, VideoRecord]:
-    """What the last driver knew, if it did not come to its end, of the videos that are still to be made in the same way."""
-    last = _last_segment(path)
-    if last is None or last.closed:
-        return {}
-    same = {name for name, fingerprint in last.opening.fingerprints.items() if fingerprints.get(name) == fingerprint}
-    return {name: video for name, video in last.end().videos.items() if name in same}
+    """What earlier drivers knew, if they did not come to their end, of the videos that are still to be made in the same way."""
+    known: dict[str, VideoRecord] = {}
+    for segment in _segments(path):
+        if segment.closed:
+            known.clear()
+            continue
+        same = {name for name, fingerprint in segment.opening.fingerprints.items() if fingerprints.get(name) == fingerprint}
+        known |= {name: video for name, video in segment.end().videos.items() if name in same}
+    return known
 
 
-def _last_segment(path: Path) -> Segment | None:
+def _segments(path: Path) -> list[Segment]:
     try:
-        return next(reversed(segments(path)), None)
-    except (ValueError, ValidationError, KeyError, TypeError) as error:  # of another version: its counts of failures are not worth a stop
+        return segments(path)
+    except (ValueError, KeyError, TypeError, IndexError) as error:  # of another version: its counts of failures are not worth a stop
         log.warning("%s cannot be read (%s); what is on the disk of each video counts", path, error)
         path.rename(path.with_suffix(".unreadable"))
-        return None
+        return []
