@@ -20,6 +20,7 @@ from dpscale.data.seeds import derive
 from dpscale.diffusion.conditions import pose_maps
 from dpscale.diffusion.delta import FINETUNED, changed_tensors, load_delta
 from dpscale.diffusion.encoders import FRAMES_AT_ONCE
+from dpscale.diffusion.mapped_weights import map_weights
 from dpscale.diffusion.noisy_pictures import encode_noisy
 from dpscale.diffusion.reference import ReferencePictures, reference_pictures
 from dpscale.diffusion.refine import Pass, Progress
@@ -137,9 +138,10 @@ class RefreshService:
     """Answers the requests of any video: the base model is loaded once, performers' weights are swapped in."""
 
     def __init__(self, config: Config, layout: RunLayout) -> None:
-        """Loads the base model. Raises InputError where the settings name none."""
+        """Loads the base model, whose weights this node's services share. Raises InputError where the settings name none."""
         self._config, self._layout = config, layout
         self._model = load_model(config.diffusion)
+        map_weights((self._model.denoiser, self._model.autoencoder, self._model.image_encoder))
         if config.scheduler.refresh_gpus > 0:
             self._model.denoiser.cuda()
             self._model.autoencoder.cuda()
