@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from dpscale.data.checkpoint import write_atomically
 from dpscale.data.heap import trim_heap
 from dpscale.data.types import InputError
+from dpscale.diffusion.aligned import offsets, views
 
-ALIGNMENT = 64
-"""Bytes, as torch's own allocator aligns: sums over memory that lies otherwise may differ in their last bits."""
 _UNUSED_S = 7 * 86400
 """Seconds after which a file that no process has mapped anew is removed, when another one is written."""
 
@@ -49,24 +48,9 @@ def map_weights(modules: Iterable[nn.Module], folder: Path | None = None) -> Pat
     return path
 
 
-def aligned_offsets(tensors: Iterable[Tensor]) -> list[int]:
-    """Where tensors lie, in bytes, that follow each other in one piece of memory, each aligned; and, last, where the piece ends."""
-    offsets = [0]
-    for tensor in tensors:
-        offsets.append(offsets[-1] + -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT)
-    return offsets
-
-
-def views(memory: Tensor, tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Tensors of the same shapes and types in a piece of memory (uint8) of the size that `aligned_offsets` says."""
-    tensors = list(tensors)
-    places = zip(tensors, aligned_offsets(tensors), strict=False)
-    return [memory[begin : begin + t.nbytes].view(t.dtype).view(t.shape) for t, begin in places]
-
-
 def _mapped(path: Path, tensors: list[Tensor]) -> list[Tensor] | None:
     """Equal ones from the file; None where it is not there or holds anything else."""
-    size = aligned_offsets(tensors)[-1]
+    size = offsets(tensors)[-1]
     if not path.is_file() or path.stat().st_size != size:
         return None
     found = views(torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8), tensors)
@@ -75,7 +59,7 @@ def _mapped(path: Path, tensors: list[Tensor]) -> list[Tensor] | None:
 
 def _write(path: Path, tensors: list[Tensor]) -> None:
     with path.open("wb") as file:
-        for tensor, (begin, end) in zip(tensors, pairwise(aligned_offsets(tensors)), strict=True):
+        for tensor, (begin, end) in zip(tensors, pairwise(offsets(tensors)), strict=True):
             file.write(_bytes(tensor).numpy())
             file.write(bytes(end - begin - tensor.nbytes))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from dpscale.data.array_files import give_back, scratch_array
 from dpscale.data.layout import RunLayout
 from dpscale.data.seeds import derive
 from dpscale.diffusion.conditions import pose_maps
-from dpscale.diffusion.delta import FINETUNED, changed_tensors, load_delta
 from dpscale.diffusion.encoders import FRAMES_AT_ONCE
 from dpscale.diffusion.mapped_weights import map_weights
 from dpscale.diffusion.noisy_pictures import encode_noisy
@@ -27,6 +25,8 @@ from dpscale.diffusion.refine import Pass, Progress
 from dpscale.diffusion.video_conditions import VideoConditions, encode_poses
 from dpscale.diffusion.weights import PoseVideoModel, References, load_model
 from dpscale.joint.checkpoint import VideoStore
+from dpscale.joint.delta_cache import DeltaCache
+from dpscale.joint.performers import PerformerWeights
 from dpscale.joint.state import RefreshRequest
 from dpscale.joint.video import VideoTask, load_task
 
@@ -106,46 +106,20 @@ def content_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-class PerformerWeights:
-    """Puts one performer's finetuned weights after another's into a resident base model."""
-
-    def __init__(self, model: PoseVideoModel) -> None:
-        self._modules: tuple[nn.Module, nn.Module] = (model.denoiser, model.autoencoder)
-        self._base: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
-        """The base's own values of every tensor that some performer has changed."""
-        self._current: Path | None = None
-
-    def use(self, finetuned: Path) -> None:
-        """Loads the weights of a finished finetuning folder; those of the performer before leave no trace."""
-        if finetuned == self._current:
-            return
-        self.restore()
-        for module, base, name in zip(self._modules, self._base, FINETUNED, strict=True):
-            own = module.state_dict()
-            changed = changed_tensors(finetuned / name)
-            base |= {key: own[key].detach().clone() for key in changed if key not in base and key in own}
-            load_delta(finetuned / name, module)
-        self._current = finetuned
-
-    def restore(self) -> None:
-        """The base as it was."""
-        self._current = None
-        for module, base in zip(self._modules, self._base, strict=True):
-            module.load_state_dict(base, strict=False)
-
-
 class RefreshService:
     """Answers the requests of any video: the base model is loaded once, performers' weights are swapped in."""
 
-    def __init__(self, config: Config, layout: RunLayout) -> None:
-        """Loads the base model, whose weights this node's services share. Raises InputError where the settings name none."""
+    def __init__(self, config: Config, layout: RunLayout, deltas: DeltaCache | None = None) -> None:
+        """Loads the base model, whose weights this node's services share. `deltas` may be read ahead by others; none: a cache of its own.
+
+        Raises InputError where the settings name no model."""
         self._config, self._layout = config, layout
         self._model = load_model(config.diffusion)
         map_weights((self._model.denoiser, self._model.autoencoder, self._model.image_encoder))
+        self._weights = PerformerWeights(self._model, DeltaCache.of(config.scheduler) if deltas is None else deltas)
         if config.scheduler.refresh_gpus > 0:
             self._model.denoiser.cuda()
             self._model.autoencoder.cuda()
-        self._weights = PerformerWeights(self._model)
         self._videos: OrderedDict[str, DiffusionRefresh] = OrderedDict()
 
     def answer(self, video: VideoConfig, request: RefreshRequest) -> UInt8[np.ndarray, "N H W 3"]:

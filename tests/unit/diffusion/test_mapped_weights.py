@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from dpscale.data.types import InputError
-from dpscale.diffusion.mapped_weights import ALIGNMENT, map_weights
+from dpscale.diffusion.aligned import ALIGNMENT
+from dpscale.diffusion.mapped_weights import map_weights
 from tests.unit.diffusion.models import CHANNELS, LATENT, random_conditions, small_model
 
 MIB = 2**20

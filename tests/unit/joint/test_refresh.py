@@ -12,13 +12,11 @@ import torch
 from dpscale.config.schema import Config, DiffusionConfig, JointConfig
 from dpscale.data.array_files import scratch_array
 from dpscale.data.seeds import derive
-from dpscale.data.types import InputError
 from dpscale.diffusion.conditions import pose_maps
-from dpscale.diffusion.delta import save_delta
 from dpscale.diffusion.encoders import to_unit
 from dpscale.diffusion.reference import known_frames, reference_pictures
 from dpscale.diffusion.weights import PoseVideoModel
-from dpscale.joint.refresh import DiffusionRefresh, PerformerWeights
+from dpscale.joint.refresh import DiffusionRefresh
 from dpscale.joint.state import RefreshRequest
 from dpscale.joint.video import VideoTask
 from tests.small_performer import SIZE, small_clip, small_model
@@ -95,47 +93,6 @@ def test_noise_on_the_picture_is_another_start(model: PoseVideoModel, video: Vid
     assert not np.array_equal(one, plain(request(1, 0.4)))
     np.testing.assert_array_equal(one, other(request(1, 0.4)))
     assert not np.array_equal(one, other(request(1, 0.4, seed=1)))
-
-
-def finetuned(folder: Path, model: PoseVideoModel, names: list[str], shift: float) -> Path:
-    """A finetuning result that moves some tensors by `shift`; the model stays as it is."""
-    folder.mkdir()
-    before = {name: tensor.clone() for name, tensor in model.denoiser.state_dict().items()}
-    with torch.no_grad():
-        for name in names:
-            model.denoiser.get_parameter(name).add_(shift)
-    save_delta(folder / "denoiser.safetensors", model.denoiser, names)
-    save_delta(folder / "decoder.safetensors", model.autoencoder, ["conv_out.bias"])
-    model.denoiser.load_state_dict(before)
-    return folder
-
-
-def test_a_performer_leaves_no_trace_in_the_next(tmp_path: Path) -> None:
-    model = small_model()
-    base = {name: tensor.clone() for name, tensor in model.denoiser.state_dict().items()}
-    ann = finetuned(tmp_path / "ann", model, ["unet.conv_out.bias", "unet.conv_in.weight"], 0.5)
-    ben = finetuned(tmp_path / "ben", model, ["unet.conv_in.weight"], 2.0)
-    weights = PerformerWeights(model)
-    weights.use(ann)
-    assert torch.equal(model.denoiser.unet.conv_out.bias, base["unet.conv_out.bias"] + 0.5)
-    weights.use(ben)
-    now = model.denoiser.state_dict()
-    assert torch.equal(now["unet.conv_in.weight"], base["unet.conv_in.weight"] + 2.0)
-    assert all(torch.equal(now[name], base[name]) for name in base if name != "unet.conv_in.weight")
-
-
-def test_weights_of_another_base_are_refused_and_the_next_performer_still_works(tmp_path: Path) -> None:
-    model = small_model()
-    good = finetuned(tmp_path / "good", model, ["unet.conv_out.bias"], 0.5)
-    bad = finetuned(tmp_path / "bad", model, ["unet.conv_out.bias"], 0.1)
-    save_delta(bad / "decoder.safetensors", torch.nn.Linear(2, 2), ["weight"])
-    weights = PerformerWeights(model)
-    weights.use(good)
-    after_good = model.denoiser.unet.conv_out.bias.clone()
-    with pytest.raises(InputError, match="trained on another base"):
-        weights.use(bad)
-    weights.use(good)
-    assert torch.equal(model.denoiser.unet.conv_out.bias, after_good)
 
 
 def test_conditions_are_made_once_and_pose_features_again_for_other_weights(
