@@ -82,7 +82,7 @@ class Pass:
             begin = frames.stop
         return Progress(noise, self.solver.empty_memory(noise))
 
-    def run(self, progress: Progress, save: Callable[[Progress], None] = _ignore, should_stop: Callable[[], bool] = _never) -> bool:
+    def run(self, progress: Progress, save: Callable[[Progress], object] = _ignore, should_stop: Callable[[], bool] = _never) -> bool:
         """Continues to the end, or until `should_stop` says so between two UNet calls; whether the end was reached.
 
         `save` sees the progress after every call, and may ignore most of them."""

@@ -31,6 +31,15 @@ from dpscale.joint.state import RefreshRequest
 from dpscale.joint.video import VideoTask, load_task
 
 
+class RefreshStopped(Exception):
+    """A refresh that ended between two UNet calls, because it was asked to."""
+
+    def __init__(self, progress: Progress) -> None:
+        """`progress`: what is done."""
+        super().__init__("stopped between two UNet calls")
+        self.progress = progress
+
+
 class DiffusionRefresh:
     """Answers the refresh requests of one video, with a model that already holds its performer's weights.
 
@@ -46,16 +55,23 @@ class DiffusionRefresh:
 
     @torch.no_grad()
     def __call__(
-        self, request: RefreshRequest, progress: Progress | None = None, save: Callable[[Progress], None] | None = None, out: np.ndarray | None = None
+        self,
+        request: RefreshRequest,
+        progress: Progress | None = None,
+        save: Callable[[Progress], object] = lambda progress: None,
+        out: np.ndarray | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> UInt8[np.ndarray, "N H W 3"]:
         """V_p, in `out` if it is given. A first pass of full strength starts from pure noise: it is the method without optimisation.
 
-        `progress` continues an unfinished pass of the same request; `save` sees the progress after every UNet call."""
+        `progress` continues an unfinished pass of the same request; `save` sees the progress after every UNet call. Raises RefreshStopped
+        where `should_stop`, asked before every call, says so."""
         settings, model = self._video.config.diffusion, self._model
         sampling = Pass.of(model.denoiser, model.noise_schedule, self._conditions(), request.strength, settings)
         if progress is None:
             progress = self._start(sampling, request)
-        sampling.run(progress, *([] if save is None else [save]))
+        if not sampling.run(progress, save, should_stop):
+            raise RefreshStopped(progress)
         return model.decode(progress.latents.transpose(0, 1), self._references, out)
 
     def _start(self, sampling: Pass, request: RefreshRequest) -> Progress:
@@ -122,17 +138,22 @@ class RefreshService:
             self._model.autoencoder.cuda()
         self._videos: OrderedDict[str, DiffusionRefresh] = OrderedDict()
 
-    def answer(self, video: VideoConfig, request: RefreshRequest) -> UInt8[np.ndarray, "N H W 3"]:
+    def answer(self, video: VideoConfig, request: RefreshRequest, should_stop: Callable[[], bool] = lambda: False) -> UInt8[np.ndarray, "N H W 3"]:
         """V_p of a video, with its performer's weights, mapped from a temporary file.
 
         Leaves its progress in the video's folder from time to time and continues what it finds there, which VideoStore removes when
-        the refresh is committed."""
+        the refresh is committed. Raises RefreshStopped where `should_stop` says so between two UNet calls; the progress is there then."""
         self._weights.use(self._layout.finetune(video.performer))
         refresh = self._warmed(video)
         unfinished = VideoStore.of(self._config, self._layout, video).unfinished(request.refresh)
         progress = unfinished.load(next(self._model.denoiser.parameters()).device)
         out = scratch_array(request.guidance.shape, np.uint8)
-        return refresh(request, progress, unfinished.saves_every(self._config.scheduler.refresh_checkpoint_s), out)
+        save = unfinished.saves_every(self._config.scheduler.refresh_checkpoint_s)
+        try:
+            return refresh(request, progress, save, out, should_stop)
+        except RefreshStopped as stopped:
+            unfinished.save(stopped.progress)
+            raise
 
     def _warmed(self, video: VideoConfig) -> DiffusionRefresh:
         name = self._layout.video_name(video)
