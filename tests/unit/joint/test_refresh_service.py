@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -34,9 +35,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Config:
     layout = RunLayout.of(config)
     for seed, (performer, rank) in enumerate((("ann", None), ("ben", 2))):
         write_clip(layout.shard(performer, "main"), small_clip(performer, model, 6 + NUM_FRAMES, 6))
-        commit_folder(
-            layout.finetune(performer), lambda folder, seed=seed, rank=rank: write_finetuned(folder, model, seed, rank), {"settings": "test"}
-        )
+        finetuned = write_finetuned(root / performer, model, seed, rank)
+        commit_folder(layout.finetune(performer), lambda folder, of=finetuned: copytree(of, folder, dirs_exist_ok=True), {"settings": "test"})
     return config
 
 
