@@ -3,6 +3,7 @@ their last bits."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 
 import torch
@@ -27,7 +28,12 @@ def views(memory: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def copied(tensors: Sequence[Tensor], pin: bool = False) -> list[Tensor]:
     """Equal ones in a piece of host memory of their own, which a GPU can read while others work where it is pinned."""
-    found = views(torch.empty(offsets(tensors)[-1], dtype=torch.uint8, pin_memory=pin), tensors)
+    num_bytes = max(offsets(tensors)[-1], ALIGNMENT)
+    if pin:
+        memory = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+    else:  # from the system, not from the heap: it goes back as a whole, and nothing else lies between such pieces
+        memory = torch.frombuffer(mmap.mmap(-1, num_bytes), dtype=torch.uint8)
+    found = views(memory, tensors)
     for own, tensor in zip(found, tensors, strict=True):
         own.copy_(tensor)
     return found
