@@ -2,7 +2,7 @@
 
 A fresh process with a service that answers one refresh (8 frames of 128 px, one step) of each of 1, then 8, then 32 performers, and the first
 one's again, to the same bits; its memory is read from /proc at each of these counts. `whole`: finetuned temporal layers as they are;
-`low-rank`: adapters of rank 16. The decoder is whole in both. Per further performer: growth of anonymous memory from the second count to
+`low-rank`: adapters of rank 16. The decoder is whole in both. Per further performer: growth of resident memory from the second count to
 the last, beside the bytes of a performer's tensors. `bounded`: `whole` with a `scheduler.delta_cache_gib` that holds four. Two services at
 once: what each is accounted of the base (Pss; shared pages count by halves), and what it holds alone.
 
@@ -64,13 +64,13 @@ def main() -> None:
             result[kind] = _growth(*found[1:], delta)
             if kind == "whole":
                 rows += _grown(config, kind, counts, delta, limit=BOUND)
-                result["bounded_over_unbounded"] = rows[-1]["anonymous_mib"] / found[-1]["anonymous_mib"]
+                result["bounded_over_unbounded"] = rows[-1]["rss_mib"] / found[-1]["rss_mib"]
         two = _two_at_once(config, "whole")
     finish("service_memory", given.json, result | {"two_services": two}, rows)
 
 
 def _growth(middle: dict[str, Any], most: dict[str, Any], delta: int) -> dict[str, float]:
-    per_further = (most["anonymous_mib"] - middle["anonymous_mib"]) / (most["performers"] - middle["performers"])
+    per_further = (most["rss_mib"] - middle["rss_mib"]) / (most["performers"] - middle["performers"])
     return {"per_further_performer_mib": per_further, "delta_mib": delta / _MIB, "ratio": per_further * _MIB / delta}
 
 
