@@ -49,8 +49,8 @@ class DeltaCache:
         Raises InputError where they cannot be read."""
         version = version_of(finetuned)
         with self._lock:
-            used = self._entries[self._in_use].num_bytes if self._in_use in self._entries and self._in_use != version else 0
-            if used + _size(version) > self._capacity:
+            used = self._entries[self._in_use].num_bytes if self._in_use in self._entries else 0
+            if version not in self._entries and used + _size(version) > self._capacity:
                 return False
             entry = self._entry(version, finetuned)
         entry.read()
