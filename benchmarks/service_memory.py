@@ -6,7 +6,7 @@ one's again, to the same bits; its memory is read from /proc at each of these co
 the last, beside the bytes of a performer's tensors. `bounded`: `whole` with a `scheduler.delta_cache_gib` that holds four. Two services at
 once: what each is accounted of the base (Pss; shared pages count by halves), and what it holds alone.
 
-The packaged `tiny`; `--full`: a network of sd21's shape with half its widths (1.4 GiB of weights), `whole` with 1, 4 and 8 performers."""
+The packaged `tiny`; `--full`: a network of sd21's shape with half its widths (1.5 GiB of weights), `whole` with 1, 4 and 8 performers."""
 
 from __future__ import annotations
 
