@@ -39,7 +39,8 @@ from dpscale.evaluate.study import case_of, study
 from dpscale.evaluate.video_files import contact_sheet, write_png
 from dpscale.joint.checkpoint import VideoStore
 from dpscale.joint.loop import optimise_on_disk
-from dpscale.joint.refresh import DiffusionRefresh, PerformerWeights
+from dpscale.joint.performers import PerformerWeights
+from dpscale.joint.refresh import DiffusionRefresh
 from dpscale.joint.video import fingerprint, load_task
 from jobs.keypoint_detector import detect_keypoints
 from jobs.pipeline import run_stages

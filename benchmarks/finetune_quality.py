@@ -26,7 +26,8 @@ from dpscale.data.shards import read_clip
 from dpscale.diffusion.weights import PoseVideoModel, load_model
 from dpscale.evaluate.study import Case, case_of, nearest_pose, study
 from dpscale.evaluate.video_files import contact_sheet, write_png
-from dpscale.joint.refresh import DiffusionRefresh, PerformerWeights
+from dpscale.joint.performers import PerformerWeights
+from dpscale.joint.refresh import DiffusionRefresh
 from dpscale.joint.state import RefreshRequest
 from dpscale.joint.video import load_task
 from jobs.keypoint_detector import detect_keypoints

@@ -79,6 +79,13 @@ class SchedulerConfig(Section):
         le=86400,
         description="Seconds of denoising after which a refresh leaves its progress on disk, to go on from there if its worker dies.",
     )
+    delta_cache_gib: float = Field(
+        default=4.0,
+        ge=0,
+        le=65_536,
+        description="Host memory in which a refresh worker keeps the finetuned weights of the performers that it served last, or will serve next; "
+        "those in use count, and are kept in any case.",
+    )
     max_failures: int = Field(default=3, ge=0, le=100, description="Failures of one video that are tried again; the next one gives it up.")
     rebalance_s: float | None = Field(
         default=60.0,

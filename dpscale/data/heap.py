@@ -17,3 +17,10 @@ def keep_heap_small() -> None:
     if mallopt is not None:
         mallopt(_M_TOP_PAD, 2**26)
         mallopt(_M_MMAP_THRESHOLD, 2**20)
+
+
+def trim_heap() -> None:
+    """Gives the system back what was freed and the allocator keeps. On a system without malloc_trim nothing happens."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import torch
 from diffusers import DDIMScheduler
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dpscale.config.schema import DiffusionConfig
@@ -37,6 +37,17 @@ class Progress:
     """First window of the next UNet call."""
     pending: Float[Tensor, "C G h w"] | None = field(default=None)
     """Blending.pending of this step; None before its first window."""
+
+
+@dataclass(frozen=True)
+class UNetCall:
+    """Some windows of one denoising step."""
+
+    windows: list[slice]
+    noisy: Float[Tensor, "B C F h w"]
+    """With guidance, every window twice."""
+    timestep: Int[Tensor, " B"]
+    conditions: Conditions
 
 
 def _ignore(progress: Progress) -> None:
@@ -82,7 +93,7 @@ class Pass:
             begin = frames.stop
         return Progress(noise, self.solver.empty_memory(noise))
 
-    def run(self, progress: Progress, save: Callable[[Progress], None] = _ignore, should_stop: Callable[[], bool] = _never) -> bool:
+    def run(self, progress: Progress, save: Callable[[Progress], object] = _ignore, should_stop: Callable[[], bool] = _never) -> bool:
         """Continues to the end, or until `should_stop` says so between two UNet calls; whether the end was reached.
 
         `save` sees the progress after every call, and may ignore most of them."""
@@ -96,12 +107,24 @@ class Pass:
     @torch.no_grad()
     def advance(self, progress: Progress) -> None:
         """One UNet call: the next windows of the step, as many as fit, and the solver's step for the frames that they complete."""
-        where = self._blending.where
-        batch = where[progress.window : progress.window + self._windows_per_call]
-        blended = self._blending.add(progress.window, self._predict(progress, batch), progress.pending)
+        call = self.next_call(progress)
+        self.take(progress, call, self.denoiser(call.noisy, call.timestep, call.conditions))
+
+    def next_call(self, progress: Progress) -> UNetCall:
+        """What the UNet is given next. With classifier-free guidance over the image embedding both halves go into one call; scale 1 needs
+        no second one."""
+        windows, guided = self._blending.where[progress.window : progress.window + self._windows_per_call], self.settings.guidance_scale != 1
+        noisy = torch.stack([progress.latents[:, w] for w in windows])
+        if guided:
+            noisy = torch.cat([noisy, noisy])
+        return UNetCall(windows, noisy, self._timesteps[progress.step].expand(len(noisy)), self.conditions.at(windows, guided))
+
+    def take(self, progress: Progress, call: UNetCall, prediction: Float[Tensor, "B C F h w"]) -> None:
+        """What follows from the UNet's answer to `next_call`: blending, and the solver's step."""
+        blended = self._blending.add(progress.window, self._guided(prediction), progress.pending)
         self._take_step(progress, blended.frames, blended.mean)
-        progress.window, progress.pending = progress.window + len(batch), blended.pending
-        if progress.window == len(where):
+        progress.window, progress.pending = progress.window + len(call.windows), blended.pending
+        if progress.window == len(self._blending.where):
             progress.step, progress.window, progress.pending = progress.step + 1, 0, None
 
     def _take_step(self, progress: Progress, frames: slice, prediction: Float[Tensor, "C F h w"]) -> None:
@@ -111,16 +134,9 @@ class Pass:
         for name, value in memory.items():
             progress.memory[name][:, frames] = value
 
-    def _predict(self, progress: Progress, batch: list[slice]) -> Float[Tensor, "B C F h w"]:
-        """Classifier-free guidance over the image embedding, both predictions in one call; scale 1 needs no second one."""
+    def _guided(self, prediction: Float[Tensor, "B C F h w"]) -> Float[Tensor, "_ C F h w"]:
         scale = self.settings.guidance_scale
-        guided = scale != 1
-        noisy = torch.stack([progress.latents[:, w] for w in batch])
-        if guided:
-            noisy = torch.cat([noisy, noisy])
-        timestep = self._timesteps[progress.step].expand(len(noisy))
-        prediction = self.denoiser(noisy, timestep, self.conditions.at(batch, guided))
-        if not guided:
+        if scale == 1:
             return prediction
         conditional, unconditional = prediction.chunk(2)
         return unconditional + scale * (conditional - unconditional)

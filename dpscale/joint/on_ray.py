@@ -6,8 +6,12 @@ death gives the same bits: states and refreshes are looked up first, and random 
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import no_type_check
 
 import ray
 import torch
@@ -16,6 +20,7 @@ from dpscale.config.schema import Config
 from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.joint.checkpoint import VideoStore, state_name
+from dpscale.joint.delta_cache import DeltaCache
 from dpscale.joint.loop import accept, advance, is_finished, is_waiting, start
 from dpscale.joint.state import JointState
 from dpscale.joint.video import VideoTask, load_task
@@ -47,6 +52,9 @@ class RefreshReceipt:
     step: int
     strength: float
     seconds: float
+    """Of work on it by the last worker."""
+    finished: bool = True
+    """False: it was asked to stop, and its progress is on disk. It goes on from there when it is asked for again."""
 
 
 @dataclass(frozen=True)
@@ -125,22 +133,64 @@ def _accept_refresh(state: JointState, task: VideoTask, store: VideoStore) -> bo
     return True
 
 
+@dataclass(frozen=True)
+class _Running:
+    """The refresh that a worker makes."""
+
+    video: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set: it ends at the next window-step."""
+
+
 class _RefreshWorker(_Worker):
-    """Answers the refresh requests of any video, one after the other."""
+    """Answers the refresh requests of any video, one after the other; meanwhile it can be told what comes next, or to stop."""
 
     def __init__(self, config: Config, layout: RunLayout) -> None:
-        torch.set_num_threads(config.ray.torch_threads)
         self._config, self._layout = config, layout
+        self._deltas = DeltaCache.of(config.scheduler)
         self._service = None
+        self._running: _Running | None = None
 
     def refresh(self, video: VideoConfig) -> RefreshReceipt:
         """Makes the targets that the video's newest state waits for, unless they are there already, and commits them."""
-        store = VideoStore.of(self._config, self._layout, video)
+        torch.set_num_threads(self._config.ray.torch_threads)  # of this thread: an actor with several has one for each kind of work
+        self._running = _Running(self._layout.video_name(video))
+        try:
+            return self._refresh(video, self._running.stop.is_set)
+        finally:
+            self._running = None
+
+    # no_type_check: Ray looks for the group at the innermost function, which the shape checks of tests would wrap
+    @ray.method(concurrency_group="stop")
+    @no_type_check
+    def stop_at_window_step(self, video: VideoConfig) -> bool:
+        """Asks the video's refresh to leave its progress on disk and end at the next window-step; whether it runs here.
+
+        Its receipt says whether it was finished all the same."""
+        running = self._running
+        if running is None or running.video != self._layout.video_name(video):
+            return False
+        running.stop.set()
+        return True
+
+    @ray.method(concurrency_group="prefetch")
+    @no_type_check
+    def prefetch(self, performer: str) -> bool:
+        """Reads a performer's weights while another one's are in use; whether they are now in memory: not where both do not fit."""
+        return self._deltas.prefetch(self._layout.finetune(performer))
+
+    def _refresh(self, video: VideoConfig, should_stop: Callable[[], bool]) -> RefreshReceipt:
+        from dpscale.joint.refresh import RefreshStopped
+
+        started, store = time.monotonic(), VideoStore.of(self._config, self._layout, video)
         request = store.request()
         if request is None:  # asked for again although a field worker has the answer: what is told once more is the newest one
             return self._newest(store)
-        if store.refresh_s(request.refresh) is None:
-            store.keeps(lambda asked: self._loaded().answer(video, asked))(request)
+        try:
+            if store.refresh_s(request.refresh) is None:
+                store.keeps(lambda asked: self._loaded().answer(video, asked, should_stop))(request)
+        except RefreshStopped:
+            return RefreshReceipt(request.refresh, request.step, request.strength, time.monotonic() - started, finished=False)
         return RefreshReceipt(request.refresh, request.step, request.strength, store.refresh_s(request.refresh))
 
     @staticmethod
@@ -155,9 +205,9 @@ class _RefreshWorker(_Worker):
         from dpscale.joint.refresh import RefreshService  # diffusers is heavy, and field workers import this module too
 
         if self._service is None:
-            self._service = RefreshService(self._config, self._layout)
+            self._service = RefreshService(self._config, self._layout, self._deltas)
         return self._service
 
 
 FieldWorker = ray.remote(_FieldWorker)
-RefreshWorker = ray.remote(_RefreshWorker)
+RefreshWorker = ray.remote(concurrency_groups={"stop": 1, "prefetch": 1})(_RefreshWorker)

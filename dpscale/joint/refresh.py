@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,16 +17,27 @@ from dpscale.data.array_files import give_back, scratch_array
 from dpscale.data.layout import RunLayout
 from dpscale.data.seeds import derive
 from dpscale.diffusion.conditions import pose_maps
-from dpscale.diffusion.delta import FINETUNED, changed_tensors, load_delta
 from dpscale.diffusion.encoders import FRAMES_AT_ONCE
+from dpscale.diffusion.mapped_weights import map_weights
 from dpscale.diffusion.noisy_pictures import encode_noisy
 from dpscale.diffusion.reference import ReferencePictures, reference_pictures
 from dpscale.diffusion.refine import Pass, Progress
 from dpscale.diffusion.video_conditions import VideoConditions, encode_poses
 from dpscale.diffusion.weights import PoseVideoModel, References, load_model
 from dpscale.joint.checkpoint import VideoStore
+from dpscale.joint.delta_cache import DeltaCache
+from dpscale.joint.performers import PerformerWeights
 from dpscale.joint.state import RefreshRequest
 from dpscale.joint.video import VideoTask, load_task
+
+
+class RefreshStopped(Exception):
+    """A refresh that ended between two UNet calls, because it was asked to."""
+
+    def __init__(self, progress: Progress) -> None:
+        """`progress`: what is done."""
+        super().__init__("stopped between two UNet calls")
+        self.progress = progress
 
 
 class DiffusionRefresh:
@@ -45,16 +55,23 @@ class DiffusionRefresh:
 
     @torch.no_grad()
     def __call__(
-        self, request: RefreshRequest, progress: Progress | None = None, save: Callable[[Progress], None] | None = None, out: np.ndarray | None = None
+        self,
+        request: RefreshRequest,
+        progress: Progress | None = None,
+        save: Callable[[Progress], object] = lambda progress: None,
+        out: np.ndarray | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> UInt8[np.ndarray, "N H W 3"]:
         """V_p, in `out` if it is given. A first pass of full strength starts from pure noise: it is the method without optimisation.
 
-        `progress` continues an unfinished pass of the same request; `save` sees the progress after every UNet call."""
+        `progress` continues an unfinished pass of the same request; `save` sees the progress after every UNet call. Raises RefreshStopped
+        where `should_stop`, asked before every call, says so."""
         settings, model = self._video.config.diffusion, self._model
         sampling = Pass.of(model.denoiser, model.noise_schedule, self._conditions(), request.strength, settings)
         if progress is None:
             progress = self._start(sampling, request)
-        sampling.run(progress, *([] if save is None else [save]))
+        if not sampling.run(progress, save, should_stop):
+            raise RefreshStopped(progress)
         return model.decode(progress.latents.transpose(0, 1), self._references, out)
 
     def _start(self, sampling: Pass, request: RefreshRequest) -> Progress:
@@ -105,58 +122,38 @@ def content_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-class PerformerWeights:
-    """Puts one performer's finetuned weights after another's into a resident base model."""
-
-    def __init__(self, model: PoseVideoModel) -> None:
-        self._modules: tuple[nn.Module, nn.Module] = (model.denoiser, model.autoencoder)
-        self._base: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
-        """The base's own values of every tensor that some performer has changed."""
-        self._current: Path | None = None
-
-    def use(self, finetuned: Path) -> None:
-        """Loads the weights of a finished finetuning folder; those of the performer before leave no trace."""
-        if finetuned == self._current:
-            return
-        self.restore()
-        for module, base, name in zip(self._modules, self._base, FINETUNED, strict=True):
-            own = module.state_dict()
-            changed = changed_tensors(finetuned / name)
-            base |= {key: own[key].detach().clone() for key in changed if key not in base and key in own}
-            load_delta(finetuned / name, module)
-        self._current = finetuned
-
-    def restore(self) -> None:
-        """The base as it was."""
-        self._current = None
-        for module, base in zip(self._modules, self._base, strict=True):
-            module.load_state_dict(base, strict=False)
-
-
 class RefreshService:
     """Answers the requests of any video: the base model is loaded once, performers' weights are swapped in."""
 
-    def __init__(self, config: Config, layout: RunLayout) -> None:
-        """Loads the base model. Raises InputError where the settings name none."""
+    def __init__(self, config: Config, layout: RunLayout, deltas: DeltaCache | None = None) -> None:
+        """Loads the base model, whose weights this node's services share. `deltas` may be read ahead by others; none: a cache of its own.
+
+        Raises InputError where the settings name no model."""
         self._config, self._layout = config, layout
         self._model = load_model(config.diffusion)
+        map_weights((self._model.denoiser, self._model.autoencoder, self._model.image_encoder))
+        self._weights = PerformerWeights(self._model, DeltaCache.of(config.scheduler) if deltas is None else deltas)
         if config.scheduler.refresh_gpus > 0:
             self._model.denoiser.cuda()
             self._model.autoencoder.cuda()
-        self._weights = PerformerWeights(self._model)
         self._videos: OrderedDict[str, DiffusionRefresh] = OrderedDict()
 
-    def answer(self, video: VideoConfig, request: RefreshRequest) -> UInt8[np.ndarray, "N H W 3"]:
+    def answer(self, video: VideoConfig, request: RefreshRequest, should_stop: Callable[[], bool] = lambda: False) -> UInt8[np.ndarray, "N H W 3"]:
         """V_p of a video, with its performer's weights, mapped from a temporary file.
 
         Leaves its progress in the video's folder from time to time and continues what it finds there, which VideoStore removes when
-        the refresh is committed."""
+        the refresh is committed. Raises RefreshStopped where `should_stop` says so between two UNet calls; the progress is there then."""
         self._weights.use(self._layout.finetune(video.performer))
         refresh = self._warmed(video)
         unfinished = VideoStore.of(self._config, self._layout, video).unfinished(request.refresh)
         progress = unfinished.load(next(self._model.denoiser.parameters()).device)
         out = scratch_array(request.guidance.shape, np.uint8)
-        return refresh(request, progress, unfinished.saves_every(self._config.scheduler.refresh_checkpoint_s), out)
+        save = unfinished.saves_every(self._config.scheduler.refresh_checkpoint_s)
+        try:
+            return refresh(request, progress, save, out, should_stop)
+        except RefreshStopped as stopped:
+            unfinished.save(stopped.progress)
+            raise
 
     def _warmed(self, video: VideoConfig) -> DiffusionRefresh:
         name = self._layout.video_name(video)

@@ -34,3 +34,26 @@ def left_mib(how: str) -> float:
 def test_what_stays_of_pictures_does_not_pin_their_room():
     assert left_mib("glibc's own way") > 150
     assert left_mib("kept") < 80
+
+
+FREED = """
+from dpscale.data.heap import trim_heap
+
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+
+
+blocks, pins = [], []
+for n in range(2000):
+    blocks.append(bytearray(100_000))
+    pins.append(bytearray(5000))  # lies after it on the heap, and stays
+blocks.clear()
+before = resident()
+trim_heap()
+print(before - resident())
+"""
+
+
+def test_what_was_freed_goes_back_to_the_system():
+    assert float(subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True).stdout) > 100

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from dpscale.config.schema import Config, DiffusionConfig
 from dpscale.data.types import InputError
-from dpscale.diffusion.delta import changed_tensors, load_delta, save_delta, saved_name
+from dpscale.diffusion.delta import load_delta, read_delta, save_delta, saved_name
 from dpscale.diffusion.denoiser import PoseDenoiser
 from dpscale.diffusion.untrained import untrained_model
 from dpscale.finetune.lora import adapted, adapted_layers
@@ -128,7 +128,7 @@ def test_a_saved_adapter_is_small_and_becomes_part_of_the_weights(tmp_path: Path
     load_delta(file, denoiser)
     torch.testing.assert_close(predict(denoiser), with_adapters, rtol=1e-4, atol=1e-4)
     changed = {name for name, t in denoiser.state_dict().items() if not torch.equal(t, base[name])}
-    assert changed == changed_tensors(file)
+    assert changed == read_delta(file).merged(base).keys()
     assert {f"{layer}.weight" for layer in expected_layers()} < changed
 
 

@@ -1,27 +1,34 @@
-"""Refreshes by a real, untrained model of the `tiny` family at 32 px."""
+"""Refreshes by a real, untrained model of the `tiny` family at 32 px: of one video, and by a service for several performers."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
 import torch
 
-from dpscale.config.schema import Config, DiffusionConfig, JointConfig
+from dpscale.config.schema import Config, DiffusionConfig, JointConfig, RunConfig
+from dpscale.config.sources import VideoConfig
 from dpscale.data.array_files import scratch_array
+from dpscale.data.checkpoint import commit_folder
+from dpscale.data.layout import RunLayout
 from dpscale.data.seeds import derive
-from dpscale.data.types import InputError
+from dpscale.data.shards import write_clip
 from dpscale.diffusion.conditions import pose_maps
-from dpscale.diffusion.delta import save_delta
 from dpscale.diffusion.encoders import to_unit
 from dpscale.diffusion.reference import known_frames, reference_pictures
 from dpscale.diffusion.weights import PoseVideoModel
-from dpscale.joint.refresh import DiffusionRefresh, PerformerWeights
+from dpscale.joint.checkpoint import VideoStore
+from dpscale.joint.delta_cache import DeltaCache
+from dpscale.joint.refresh import DiffusionRefresh, RefreshService, RefreshStopped
 from dpscale.joint.state import RefreshRequest
 from dpscale.joint.video import VideoTask
 from tests.small_performer import SIZE, small_clip, small_model
+from tests.unit.joint.finetuned import write_finetuned
 
 SETTINGS = DiffusionConfig(preset="tiny", sampling_steps=3, guidance_scale=1.0, window=4, stride=2)
 
@@ -97,47 +104,6 @@ def test_noise_on_the_picture_is_another_start(model: PoseVideoModel, video: Vid
     assert not np.array_equal(one, other(request(1, 0.4, seed=1)))
 
 
-def finetuned(folder: Path, model: PoseVideoModel, names: list[str], shift: float) -> Path:
-    """A finetuning result that moves some tensors by `shift`; the model stays as it is."""
-    folder.mkdir()
-    before = {name: tensor.clone() for name, tensor in model.denoiser.state_dict().items()}
-    with torch.no_grad():
-        for name in names:
-            model.denoiser.get_parameter(name).add_(shift)
-    save_delta(folder / "denoiser.safetensors", model.denoiser, names)
-    save_delta(folder / "decoder.safetensors", model.autoencoder, ["conv_out.bias"])
-    model.denoiser.load_state_dict(before)
-    return folder
-
-
-def test_a_performer_leaves_no_trace_in_the_next(tmp_path: Path) -> None:
-    model = small_model()
-    base = {name: tensor.clone() for name, tensor in model.denoiser.state_dict().items()}
-    ann = finetuned(tmp_path / "ann", model, ["unet.conv_out.bias", "unet.conv_in.weight"], 0.5)
-    ben = finetuned(tmp_path / "ben", model, ["unet.conv_in.weight"], 2.0)
-    weights = PerformerWeights(model)
-    weights.use(ann)
-    assert torch.equal(model.denoiser.unet.conv_out.bias, base["unet.conv_out.bias"] + 0.5)
-    weights.use(ben)
-    now = model.denoiser.state_dict()
-    assert torch.equal(now["unet.conv_in.weight"], base["unet.conv_in.weight"] + 2.0)
-    assert all(torch.equal(now[name], base[name]) for name in base if name != "unet.conv_in.weight")
-
-
-def test_weights_of_another_base_are_refused_and_the_next_performer_still_works(tmp_path: Path) -> None:
-    model = small_model()
-    good = finetuned(tmp_path / "good", model, ["unet.conv_out.bias"], 0.5)
-    bad = finetuned(tmp_path / "bad", model, ["unet.conv_out.bias"], 0.1)
-    save_delta(bad / "decoder.safetensors", torch.nn.Linear(2, 2), ["weight"])
-    weights = PerformerWeights(model)
-    weights.use(good)
-    after_good = model.denoiser.unet.conv_out.bias.clone()
-    with pytest.raises(InputError, match="trained on another base"):
-        weights.use(bad)
-    weights.use(good)
-    assert torch.equal(model.denoiser.unet.conv_out.bias, after_good)
-
-
 def test_conditions_are_made_once_and_pose_features_again_for_other_weights(
     model: PoseVideoModel, video: VideoTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,3 +135,80 @@ def test_long_videos_may_lie_in_files(model: PoseVideoModel, video: VideoTask, t
     from_file = dataclasses.replace(asked, guidance=np.load(tmp_path / "guidance.npy", mmap_mode="r"))
     assert DiffusionRefresh(model, mapped)(from_file, out=out) is out
     np.testing.assert_array_equal(out, DiffusionRefresh(model, video)(asked))
+
+
+# ----------------------------------------------------------------------------------------- service
+
+WINDOWS, CALLS = 4, 2 * 4
+"""Of a service's pass: two steps (0.7 of three), four windows in calls of their own."""
+ANN, BEN = VideoConfig(performer="ann"), VideoConfig(performer="ben")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A base and two performers, ann's weights whole, ben's low-rank."""
+    root, model = tmp_path_factory.mktemp("service"), small_model()
+    model.save(root / "base")
+    settings = {"sampling_steps": 3, "guidance_scale": 1.0, "window": 2, "stride": 1, "window_batch": 1}
+    config = Config(run=RunConfig(name="run", root=root), diffusion=DiffusionConfig(preset="tiny", weights=str(root / "base"), **settings))
+    layout = RunLayout.of(config)
+    for seed, (performer, rank) in enumerate((("ann", None), ("ben", 2))):
+        write_clip(layout.shard(performer, "main"), small_clip(performer, model, 6 + 5, 6))
+        finetuned = write_finetuned(root / performer, model, seed, rank)
+        commit_folder(layout.finetune(performer), lambda folder, of=finetuned: copytree(of, folder, dirs_exist_ok=True), {"settings": "test"})
+    return config
+
+
+def service(config: Config) -> RefreshService:
+    return RefreshService(config, RunLayout.of(config))
+
+
+def after(calls: int) -> Callable[[], bool]:
+    """Asked before every call: true once `calls` are done."""
+    asked = iter(range(CALLS))
+    return lambda: next(asked) >= calls
+
+
+def test_performers_in_turn_get_what_each_gets_alone(run: Config) -> None:
+    alone = {video.performer: service(run).answer(video, request(1, 0.7)) for video in (ANN, BEN)}
+    together = service(run)
+    for video in (ANN, BEN, ANN, BEN):
+        np.testing.assert_array_equal(together.answer(video, request(1, 0.7)), alone[video.performer])
+    assert not np.array_equal(alone["ann"], alone["ben"])
+
+
+def test_a_refresh_that_is_stopped_goes_on_elsewhere_to_the_same_bits(run: Config) -> None:
+    whole = service(run).answer(ANN, request(1, 0.7))
+    one, other = service(run), service(run)
+    unfinished = VideoStore.of(run, RunLayout.of(run), ANN).unfinished(1)
+    for calls in range(CALLS):
+        with pytest.raises(RefreshStopped):
+            one.answer(ANN, request(1, 0.7), after(calls))
+        progress = unfinished.load()
+        assert (progress.step, progress.window) == divmod(calls, WINDOWS)
+        other.answer(BEN, request(1, 0.7))
+        asked: list[None] = []
+        np.testing.assert_array_equal(other.answer(ANN, request(1, 0.7), lambda asked=asked: bool(asked.append(None))), whole)
+        assert len(asked) == CALLS - calls, "what was done is not done again"
+        unfinished.remove()
+
+
+def test_one_that_is_stopped_again_and_again_ends(run: Config) -> None:
+    whole, workers = service(run).answer(BEN, request(1, 0.7)), (service(run), service(run))
+    stops = 0
+    for turn in range(2 * CALLS):
+        try:
+            made = workers[turn % 2].answer(BEN, request(1, 0.7), after(1))
+            break
+        except RefreshStopped:
+            stops += 1
+    assert stops == CALLS - 1
+    np.testing.assert_array_equal(made, whole)
+
+
+def test_weights_read_ahead_are_not_read_again(run: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, deltas = RunLayout.of(run), DeltaCache(2**30)
+    whole = service(run).answer(BEN, request(1, 0.7))
+    assert deltas.prefetch(layout.finetune("ben"))
+    monkeypatch.setattr("dpscale.joint.delta_cache.read_delta", None)
+    np.testing.assert_array_equal(RefreshService(run, layout, deltas).answer(BEN, request(1, 0.7)), whole)
