@@ -73,7 +73,10 @@ def test_the_image_and_the_manifests_agree_about_the_user():
 
 def test_the_image_compiles_what_set_up_compiles():
     compiled = " ".join(instructions(CLUSTER / "images" / "Dockerfile"))
-    wanted = {*re.findall(r"import (\w+Builder)", (ROOT / "Makefile").read_text()), *re.findall(r"-m (dpscale\.\S+)", (ROOT / "Makefile").read_text())}
+    wanted = {
+        *re.findall(r"import (\w+Builder)", (ROOT / "Makefile").read_text()),
+        *re.findall(r"-m (dpscale\.\S+)", (ROOT / "Makefile").read_text()),
+    }
     assert wanted == {"AsyncIOBuilder", "CPUAdamBuilder", "dpscale.field.native"}
     assert all(name in compiled for name in wanted)
     assert "libaio-dev" in compiled

@@ -40,7 +40,8 @@ def test_mlflow_takes_the_command(command):
 def test_both_ways_start_the_same_server():
     database, hosts = r"@[\w-]+:5432", r"--allowed-hosts=.*"
     one, other = [
-        {re.sub(hosts, "", re.sub(database, "@database:5432", re.sub(r"destination=.*", "", word))) for word in command()} for command in COMMANDS.values()
+        {re.sub(hosts, "", re.sub(database, "@database:5432", re.sub(r"destination=.*", "", word))) for word in command()}
+        for command in COMMANDS.values()
     ]
     assert one == other
     for image in ("postgres", "mlflow"):

@@ -52,7 +52,13 @@ def run(tmp_path):
     for name, text in {"srun": SRUN.format(python=sys.executable), "scontrol": "#!/bin/sh\nprintf 'node7\\nnode8\\n'\n"}.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
-    slurm = {"SLURM_JOB_ID": "123456", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "16", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_GPUS_ON_NODE": "1"}
+    slurm = {
+        "SLURM_JOB_ID": "123456",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_CPUS_PER_TASK": "16",
+        "SLURM_JOB_NODELIST": "node[7-8]",
+        "SLURM_GPUS_ON_NODE": "1",
+    }
 
     def run(*arguments: str, **more: str) -> dict:
         environment = {"PATH": os.environ["PATH"], "DPSCALE_VENV": str(tmp_path / "venv"), **slurm, **more}
