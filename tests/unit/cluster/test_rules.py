@@ -7,8 +7,24 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.cluster.manifests import BUILDS, CLUSTER, JOBS, MLFLOW, OVERLAYS, ROOT, Manifest, built, containers, group, inside, name_of, of_kind
-from tests.unit.cluster.manifests import pinned, pods, ray_spec
+from tests.unit.cluster.manifests import (
+    BUILDS,
+    CLUSTER,
+    JOBS,
+    MLFLOW,
+    OVERLAYS,
+    ROOT,
+    Manifest,
+    built,
+    containers,
+    group,
+    inside,
+    name_of,
+    of_kind,
+    pinned,
+    pods,
+    ray_spec,
+)
 
 RAY_BUILDS = [*OVERLAYS, *JOBS]
 DOCS = {"kuberay": "docs/kubernetes.md", "mlflow": "docs/mlflow_server.md"}
