@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 
 from dpscale.config.load import load
-from tests.unit.cluster.manifests import OVERLAYS, ROOT, built, name_of, of_kind
+from jobs.arguments import parser
+from jobs.settings import config_of
+from tests.unit.cluster.manifests import JOBS, OVERLAYS, ROOT, built, name_of, of_kind, ray_spec
 
 PRESETS = {"local-kind": "tiny", "gpu-small": "tiny", "gpu-large": "sd21"}
 OF_THE_CLUSTER = {
     "run": {"name", "root"},
+    "ray": {"grow_wait_s"},
     "performers": None,
     "preprocess": {"num_actors", "encode_actors", "encode_gpus", "store"},
     "diffusion": {"weights"},
@@ -39,3 +42,17 @@ def test_the_driver_finds_the_settings_and_writes_to_the_shared_volume(folder):
     config = load(folder / "run.toml")
     assert config.run.root.is_relative_to("/data")
     assert config.performers
+
+
+@pytest.mark.parametrize("folder", [*OVERLAYS, *JOBS], ids=name_of)
+def test_stages_wait_where_the_cluster_grows_and_only_there(folder):
+    manifests = built(folder)
+    overlay = next(path for path in OVERLAYS if folder.name.startswith(path.name))
+    config = load(overlay / "run.toml")
+    entrypoints = [job["spec"]["entrypoint"].split() for job in of_kind(manifests, "RayJob")]
+    for program, *arguments in entrypoints:
+        assert program == "dpscale"
+        arguments[arguments.index("/etc/dpscale/run.toml")] = str(overlay / "run.toml")
+        config = config_of(parser().parse_args(arguments))
+    grows = any(group["minReplicas"] < group["maxReplicas"] for group in ray_spec(manifests)["workerGroupSpecs"])
+    assert ((config.ray.grow_wait_s or 0) >= 600) == grows
