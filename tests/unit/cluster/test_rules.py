@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -232,3 +233,16 @@ def _texts(node: object) -> Iterator[str]:
         yield node
     for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else []:
         yield from _texts(item)
+
+
+def test_another_tenant_is_another_namespace(tmp_path):
+    """As docs/kubernetes.md says, in a folder beside the overlays: Kustomize takes relative paths only."""
+    shutil.copytree(CLUSTER / "kuberay", tmp_path / "kuberay")
+    folder = tmp_path / "kuberay" / "tenant-b"
+    folder.mkdir()
+    page = (ROOT / DOCS["kuberay"]).read_text()
+    (folder / "kustomization.yaml").write_text("".join(re.findall(r" {8}((?:namespace: tenant-b|resources: .*)\n)", page)))
+    manifests = built(folder)
+    (namespace,) = of_kind(manifests, "Namespace")
+    assert namespace["metadata"]["name"] == "tenant-b"
+    assert {manifest["metadata"]["namespace"] for manifest in manifests if manifest is not namespace} == {"tenant-b"}
