@@ -38,6 +38,12 @@ class RunConfig(Section):
 
 class RayConfig(Section):
     address: str | None = Field(default=None, description="Address of a Ray cluster; none: RAY_ADDRESS, without which a local Ray starts.")
+    grow_wait_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=86_400,
+        description="Most seconds that a stage waits for a cluster with an autoscaler to have room for its actors; none: it stays as it is.",
+    )
     num_cpus: int | None = Field(default=None, ge=1, description="Logical CPUs of a local Ray; none: one more than the cores, at least 4.")
     object_store_gib: float = Field(default=0.5, gt=0.08, le=1024, description="Object store of a local Ray, in GiB.")
     torch_threads: int = Field(

@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 
 from dpscale.config.schema import Config, DiffusionConfig
 from dpscale.data.layout import RunLayout
-from dpscale.data.on_ray import draining_nodes
+from dpscale.data.on_ray import draining_nodes, room_for
 from dpscale.data.types import InputError, Outcome
 from dpscale.diffusion.weights import PoseVideoModel, load_model
 from dpscale.finetune.checkpoint import settings_hash
@@ -48,6 +48,7 @@ def finetune(config: Config, layout: RunLayout, performers: Sequence[str], track
     settings = {name: settings_hash(config, layout.shard(name, "main")) for name in performers}
     pending = [name for name in performers if not is_finetuned(layout, name, settings[name])]
     if pending:
+        room_for(_processes(config, len(pending)), config.ray.grow_wait_s)
         check_placeable(_worker_resources(), config.finetune.num_workers, [node["Resources"] for node in ray.nodes() if node["Alive"]])
     outcomes = {name: Outcome("finetune", name, 0.0, skipped=True) for name in performers if name not in pending}
     if pending:
@@ -108,6 +109,12 @@ class _Queue(Searcher):
 def _trial_resources(config: Config) -> dict[str, float]:
     """A trial that waits for a TorchTrainer leaves its CPU and GPU to the workers."""
     return {"CPU": 0.01} if config.finetune.num_workers > 1 else _worker_resources()
+
+
+def _processes(config: Config, num_performers: int) -> list[dict[str, float]]:
+    """What training asks of Ray where every performer that may train does: on GPUs where they are used elsewhere."""
+    gpus = 1.0 if config.scheduler.refresh_gpus or config.preprocess.encode_gpus else 0.0
+    return [{"CPU": 1.0, "GPU": gpus}] * (min(num_performers, config.finetune.max_concurrent) * config.finetune.num_workers)
 
 
 def _worker_resources() -> dict[str, float]:

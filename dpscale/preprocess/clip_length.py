@@ -8,6 +8,7 @@ import av
 
 from dpscale.data.types import InputError
 from dpscale.preprocess.clip_table import ClipRow
+from dpscale.preprocess.decode import CONTAINERS
 from dpscale.preprocess.image_folder import DEFAULT_FPS, pictures_in
 
 _PER_SECOND = 1_000_000
@@ -28,7 +29,7 @@ def clip_seconds(row: ClipRow) -> float | None:
 
 def _video_seconds(path: Path) -> float | None:
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=CONTAINERS) as container:
             if not container.streams.video:
                 raise InputError(f"{path}: has sound but no picture: give a file with a video stream")
             stream = container.streams.video[0]

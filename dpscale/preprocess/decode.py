@@ -28,6 +28,11 @@ MIN_FRAMES = 2
 
 _DECODER_THREADS = 1
 """Clips are decoded beside each other: a thread a core for each of them would only keep more frames in memory."""
+CONTAINERS = {
+    "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,nut,ivf,h264,hevc,av1,m4v,mjpeg,gif,apng,dv,rm,wtv,gxf,"
+    "yuv4mpegpipe"
+}
+"""Option of av.open: files that hold their pictures themselves. Playlists (hls, dash, concat, ...) name other files, which may be somebody else's."""
 _REENCODE = "re-encode it, for example with `ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4`"
 _HDR = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
 _UNEVEN = 0.25
@@ -188,7 +193,7 @@ def _opened(path: Path):
     """The container and its video stream."""
     check_is_file(path)
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), options=CONTAINERS)
     except av.FFmpegError as error:
         raise InputError(f"{path}: not a video that can be read ({error.strerror}); {_REENCODE}") from error
     with container:

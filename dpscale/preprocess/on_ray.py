@@ -20,6 +20,7 @@ import ray.data
 from dpscale.config.schema import Config
 from dpscale.data.heap import keep_heap_small
 from dpscale.data.layout import RunLayout
+from dpscale.data.on_ray import room_for
 from dpscale.data.remote import ShardStore
 from dpscale.data.types import InputError, Outcome
 from dpscale.preprocess.manifest import Job, driving_jobs, main_jobs
@@ -83,7 +84,8 @@ _ACTOR_CPUS = 0.5
 def _run(config: Config, layout: RunLayout, jobs: list[Job]) -> dict[str, Row]:
     """Receipts by name of the job. A shard is joined as soon as its last part is there."""
     graph = pools(config)
-    _check_resources(graph, ray.cluster_resources())
+    actors = [{"CPU": _ACTOR_CPUS, "GPU": pool.gpus} for pool in graph for _ in range(pool.most)]
+    _check_resources(graph, room_for([{"CPU": 1.0}, *actors], config.ray.grow_wait_s))  # 1: Ray Data's own task
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = -1  # a long clip is no hang

@@ -16,7 +16,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from dpscale.config.schema import Config, SchedulerConfig
 from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
-from dpscale.data.on_ray import draining_nodes
+from dpscale.data.on_ray import draining_nodes, room_for
 from dpscale.data.types import InputError, Outcome
 from dpscale.joint import plan
 from dpscale.joint.checkpoint import VideoStore
@@ -87,11 +87,18 @@ def _already_ended(config: Config, layout: RunLayout, video: VideoConfig) -> Out
 
 def _run(config: Config, layout: RunLayout, videos: dict[str, VideoConfig], tracker: Tracker) -> dict[str, Outcome]:
     try:
-        num_workers = num_field_workers(config, len(videos), ray.cluster_resources())
+        num_workers = num_field_workers(config, len(videos), room_for(_actors(config, len(videos)), config.ray.grow_wait_s))
         with closing(_Controller(config, layout, videos, tracker)) as controller:
             return controller.run(num_workers)
     except InputError as error:
         return {name: Outcome(STAGE, name, 0.0, str(error)) for name in videos}
+
+
+def _actors(config: Config, num_videos: int) -> list[dict[str, float]]:
+    """What the actors of a batch ask of Ray, where all have room."""
+    settings = config.scheduler
+    fields = [{"CPU": settings.field_cpus, "GPU": settings.field_gpus}] * min(settings.field_workers, num_videos)
+    return [{"CPU": settings.refresh_cpus, "GPU": settings.refresh_gpus}, *fields]
 
 
 def num_field_workers(config: Config, num_videos: int, cluster: dict[str, float]) -> int:

@@ -203,3 +203,18 @@ def test_rotation_survives_resampling(tmp_path):
     shown = np.stack(list(read_frames(path, 3, fps=10)))
     assert shown.shape == (3, 48, 32, 3)
     assert all((np.rot90(frames, -1, axes=(1, 2)) == picture).all((1, 2, 3)).any() for picture in shown)
+
+
+def test_a_playlist_does_not_read_another_file(tmp_path):
+    """FFmpeg would follow it to any file that the worker may read, another tenant's clip among them."""
+    other = tmp_path / "other"
+    other.mkdir()
+    secret = write_video(other / "secret.ts", pattern(30, 64, 64), codec="libx264")
+    assert probe(secret).width == 64
+    playlist = tmp_path / "clip.m3u8"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:10\n#EXTINF:4,\n{secret}\n#EXT-X-ENDLIST\n")
+    joined = tmp_path / "clip.mp4"
+    joined.write_text("ffconcat version 1.0\nfile other/secret.ts\n")
+    for path in (playlist, joined):
+        with pytest.raises(InputError, match="not a video that can be read"):
+            probe(path)
