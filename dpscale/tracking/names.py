@@ -9,8 +9,8 @@ import re
 MAX_NAME = 250
 """Characters of a metric's, param's or tag's name (MLflow)."""
 
-_NOT_IN_NAMES = re.compile(r"[^\w\-. /]")
-_NOT_IN_MODELS = re.compile(r"[^\w\-.]")
+_NOT_IN_NAMES = re.compile(r"^\.|[^\w\-. /]")
+_NOT_IN_MODELS = re.compile(r"^\.|[^\w\-.]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]|[\ud800-\udfff]")
 
 

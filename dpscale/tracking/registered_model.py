@@ -5,6 +5,7 @@ Safetensors and JSON only. No flavour of MLflow's own loads it: those unpickle.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ CHAMPION = "champion"
 """Alias of the newest version, unless somebody gave it to another one."""
 
 ARTIFACTS = "model"
-"""Folder of the run's artifacts that a version's files lie in."""
+"""Folder of the run's artifacts that holds a folder for each version: a performer's run may make several."""
 
 TEXT_CHARACTERS = 5000
 _SIGNATURE = {
@@ -57,17 +58,17 @@ def register_version(client: Any, experiment: str, run: Any, event: Event) -> No
 
     A new version becomes the champion; an event that comes again gives nobody's alias away. Raises Refused where files are missing."""
     name = model_name(experiment, event["performer"])
-    version = _version(client, name, event["about"].get("settings"))
+    version = _version(client, name, event["about"]["settings"])
     if version is None:
         version = _new_version(client, name, run, event)
     if version.tags.get("time_ms") == str(event["time_ms"]) and _is_newer(client, name, version):
         client.set_registered_model_alias(name, CHAMPION, version.version)
 
 
-def _version(client: Any, name: str, settings: str | None) -> Any | None:
+def _version(client: Any, name: str, settings: str) -> Any | None:
     """The finished version made with `settings`."""
     found = client.search_model_versions(f"name = '{name}'", max_results=1000)
-    return next((version for version in found if settings is not None and version.tags.get("settings") == settings), None)
+    return next((version for version in found if version.tags.get("settings") == settings), None)
 
 
 def _new_version(client: Any, name: str, run: Any, event: Event) -> Any:
@@ -75,17 +76,18 @@ def _new_version(client: Any, name: str, run: Any, event: Event) -> Any:
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise Refused(f"{', '.join(missing)} is not there any more", certain=True)
-    for file in files:
-        client.log_artifact(run.info.run_id, str(file), ARTIFACTS)
-    with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder) / "MLmodel", _ml_model(run.info.run_id, event, [file.name for file in files]))
-        client.log_artifact(run.info.run_id, str(Path(folder) / "MLmodel"), ARTIFACTS)
     about = event["about"]
+    folder_name = f"{ARTIFACTS}/{hashlib.sha256(about['settings'].encode()).hexdigest()[:16]}"
+    for file in files:
+        client.log_artifact(run.info.run_id, str(file), folder_name)
+    with tempfile.TemporaryDirectory() as folder:
+        write_json(Path(folder) / "MLmodel", _ml_model(run.info.run_id, folder_name, about, [file.name for file in files]))
+        client.log_artifact(run.info.run_id, str(Path(folder) / "MLmodel"), folder_name)
     description = _DESCRIPTION.format(performer=event["performer"], preset=about.get("preset", "see config.json"), name=name, champion=CHAMPION)
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, {"performer": event["performer"]}, description)
     tags = {safe_key(tag): safe_text(value, TEXT_CHARACTERS) for tag, value in about.items()} | {"time_ms": str(event["time_ms"])}
-    source = f"{run.info.artifact_uri}/{ARTIFACTS}"
+    source = f"{run.info.artifact_uri}/{folder_name}"
     return client.create_model_version(name, source, run.info.run_id, tags, description=description, await_creation_for=0)
 
 
@@ -97,12 +99,12 @@ def _is_newer(client: Any, name: str, version: Any) -> bool:
     return int(client.get_model_version(name, champion).tags.get("time_ms", 0)) < int(version.tags["time_ms"])
 
 
-def _ml_model(run_id: str, event: Event, files: Sequence[str]) -> Mapping[str, Any]:
+def _ml_model(run_id: str, folder_name: str, about: Mapping[str, str], files: Sequence[str]) -> Mapping[str, Any]:
     """MLflow's description of a model. JSON is YAML."""
     return {
-        "artifact_path": ARTIFACTS,
+        "artifact_path": folder_name,
         "run_id": run_id,
-        "flavors": {"dpscale": {"files": list(files), "load": "dpscale.diffusion.delta.load_delta", **event["about"]}},
+        "flavors": {"dpscale": {"files": list(files), "load": "dpscale.diffusion.delta.load_delta", **about}},
         "signature": {side: json.dumps([_tensor(*tensor) for tensor in tensors]) for side, tensors in _SIGNATURE.items()},
     }
 

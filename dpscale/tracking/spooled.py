@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from dpscale.config.schema import TrackingConfig
 from dpscale.data.types import InputError
@@ -24,6 +24,7 @@ LANES = {"events": ("start", "metrics", "tags", "finish"), "files": ("artifact",
 """Files travel apart: a store of files that is away, or slow, holds back no points."""
 
 
+@runtime_checkable
 class Store(Protocol):
     """Where events arrive. Called from two threads."""
 
