@@ -28,7 +28,7 @@ def tracked(config: Config, layout: RunLayout, failed: Sized) -> Iterator[Tracke
     else:
         tracker.finish(BATCH, "FAILED" if failed else "FINISHED")
     finally:
-        tracker.flush()
+        tracker.close()
 
 
 def replay(config: Config, layout: RunLayout) -> None:
@@ -40,5 +40,4 @@ def replay(config: Config, layout: RunLayout) -> None:
     from dpscale.tracking.mlflow_tracker import MlflowStore
 
     tracker = SpooledTracker(spool_folder(layout), MlflowStore(config, layout), config.tracking)
-    tracker.flush()
     tracker.close()

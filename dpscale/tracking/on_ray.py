@@ -92,6 +92,11 @@ class ActorTracker(Recorder):
         self._send()
         self._get(self._actor.flush.remote(), self._drain_s + FLUSH_MARGIN_S)
 
+    def close(self) -> None:
+        """Ends the writer, for every process: what it has not delivered stays on disk, and the next command may write there."""
+        self.flush()
+        ray.kill(self._actor)
+
     def _send_points(self) -> None:
         while True:
             with self._changed:

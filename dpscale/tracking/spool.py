@@ -123,14 +123,17 @@ class Spool:
             numbers = [number for number in self._segments() if number >= start.segment]
             current, end = self._segment, self._end
         for number in numbers:
-            offset = start.offset if number == start.segment else 0
-            with self._path(number).open("rb") as file:
-                file.seek(offset)
-                for line in file:
-                    offset += len(line)
-                    if not line.endswith(b"\n") or (number == current and offset > end):
-                        break  # torn by a crash, or being written
-                    yield line, Position(number, offset)
+            yield from self._whole_lines(number, start.offset if number == start.segment else 0, end if number == current else None)
+
+    def _whole_lines(self, number: int, offset: int, end: int | None) -> Iterator[tuple[bytes, Position]]:
+        """Up to byte `end` (none: the file's): what follows was torn by a crash, or is being written."""
+        with self._path(number).open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                offset += len(line)
+                if not line.endswith(b"\n") or (end is not None and offset > end):
+                    return
+                yield line, Position(number, offset)
 
     def _segments(self) -> list[int]:
         return sorted(int(path.stem) for path in self._folder.glob("[0-9]*.jsonl"))

@@ -77,6 +77,7 @@ class SpooledTracker(Recorder):
             log.warning("tracking: part of the record waits in %s; the same command or `dpscale report` sends it later", self._folder)
 
     def close(self) -> None:
+        self.flush()
         for lane in self._lanes.values():
             lane.close()
         for spool in self._spools.values():

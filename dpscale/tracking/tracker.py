@@ -72,6 +72,10 @@ class Tracker(Protocol):
         """Returns when everything given before is safe."""
         ...
 
+    def close(self) -> None:
+        """Flushes, and ends the record: nothing may follow."""
+        ...
+
 
 class Recorder:
     """The protocol's calls as events; what becomes of an event is what trackers differ in."""
@@ -81,6 +85,9 @@ class Recorder:
 
     def flush(self) -> None:
         pass
+
+    def close(self) -> None:
+        self.flush()
 
     def start(self, stage: str, name: str, params: Mapping[str, Any]) -> str:
         key = run_key(stage, name)
@@ -151,6 +158,9 @@ class Guarded(Recorder):
 
     def flush(self) -> None:
         self._try("flush", self._inner.flush)
+
+    def close(self) -> None:
+        self._try("close", self._inner.close)
 
     def _try(self, what: str, call: Callable[[], object]) -> None:
         if self._failures >= MAX_CONSECUTIVE_FAILURES:
