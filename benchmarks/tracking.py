@@ -64,7 +64,7 @@ def storm(server: MlflowServer, postgres: Postgres | None, root: Path, num_point
     tracker = start_tracker(config, RunLayout.of(config))
     start = time.monotonic()
     writers = [write.remote(tracker, i, num_points // NUM_WRITERS) for i in range(NUM_WRITERS)]
-    until(lambda: rows(server.database, COUNT)[0][0] >= num_points // 2, "half of the points", DRAIN_S)
+    until(lambda: rows(server.database, COUNT)[0][0] >= num_points // 2, "half of the points", DRAIN_S, every_s=1)
     killed = time.monotonic()
     server.kill()
     if postgres is not None:
@@ -77,7 +77,7 @@ def storm(server: MlflowServer, postgres: Postgres | None, root: Path, num_point
     seconds = ray.get(writers)
     tracker.finish(BATCH, "FINISHED")
     tracker.flush()
-    until(lambda: rows(server.database, COUNT)[0][0] >= num_points, "all points", DRAIN_S)
+    until(lambda: rows(server.database, COUNT)[0][0] >= num_points, "all points", DRAIN_S, every_s=1)
     total_s = time.monotonic() - start
     return _counted(server, num_points, there_when_killed, down_s, max(seconds), total_s)
 

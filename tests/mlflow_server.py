@@ -152,11 +152,11 @@ def rows(database: str, query: str) -> list[tuple]:
         engine.dispose()
 
 
-def until(condition: Callable[[], bool], what: str, timeout_s: float = START_S) -> None:
+def until(condition: Callable[[], bool], what: str, timeout_s: float = START_S, every_s: float = 0.1) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {timeout_s} s"
-        time.sleep(0.1)
+        time.sleep(every_s)
 
 
 def _listens(port: int) -> bool:

@@ -26,7 +26,7 @@ from tests.mlflow_server import NO_POSTGRES, MlflowServer, Postgres, mlflow_serv
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(600)]
 
-POINTS = 20_000
+POINTS = 16_000
 """`python -m benchmarks.tracking --full` does the same with 100,000."""
 OWN = "SELECT count(*), count(DISTINCT metrics.step) FROM metrics JOIN runs ON runs.run_uuid = metrics.run_uuid WHERE metrics.key = '{}'"
 
