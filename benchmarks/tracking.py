@@ -12,13 +12,11 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import ray
-
 from benchmarks import arguments, finish
 from dpscale.config.schema import Config, RayConfig, RunConfig, TrackingConfig
 from dpscale.data.layout import RunLayout
-from dpscale.tracking.on_ray import start_tracker
 from dpscale.tracking.tracker import BATCH, Tracker
+from jobs.cluster_session import ray_session
 from tests.mlflow_server import MlflowServer, Postgres, mlflow_server, rows, until
 
 NUM_WRITERS, DRAIN_S = 16, 600.0
@@ -47,7 +45,6 @@ def value(writer: int, step: int) -> float:
     return writer + step / 2**20
 
 
-@ray.remote(num_cpus=0.1)
 def write(tracker: Tracker, writer: int, num_points: int) -> float:
     """Logs points as fast as it can; returns the seconds that took."""
     start = time.monotonic()
@@ -60,10 +57,15 @@ def write(tracker: Tracker, writer: int, num_points: int) -> float:
 
 def storm(server: MlflowServer, postgres: Postgres | None, root: Path, num_points: int) -> Storm:
     """16 writers, one kill of everything half-way. Ray must be initialised, and the server must hold no other run's `loss`."""
+    import ray  # reads its token at import: not before ray_session has made one
+
+    from dpscale.tracking.on_ray import start_tracker
+
     config = Config(run=RunConfig(root=root, name="storm"), tracking=TrackingConfig(uri=server.uri, drain_s=DRAIN_S))
     tracker = start_tracker(config, RunLayout.of(config))
     start = time.monotonic()
-    writers = [write.remote(tracker, i, num_points // NUM_WRITERS) for i in range(NUM_WRITERS)]
+    writer = ray.remote(num_cpus=0.1)(write)
+    writers = [writer.remote(tracker, i, num_points // NUM_WRITERS) for i in range(NUM_WRITERS)]
     until(lambda: rows(server.database, COUNT)[0][0] >= num_points // 2, "half of the points", DRAIN_S, every_s=1)
     killed = time.monotonic()
     server.kill()
@@ -93,8 +95,6 @@ def _counted(server: MlflowServer, num_points: int, there_when_killed: int, down
 def main() -> None:
     """One storm."""
     given = arguments(__doc__ or "")
-    from jobs.cluster_session import ray_session
-
     with tempfile.TemporaryDirectory() as folder, ray_session(RayConfig(num_cpus=4, object_store_gib=0.3)):
         with mlflow_server(Path(folder)) as (server, postgres):
             result = storm(server, postgres, Path(folder) / "runs", 100_000 if given.full else 20_000)
