@@ -15,7 +15,7 @@ from jobs.run_folder import claimed
 from jobs.stage_times import add_seconds, measured
 from jobs.stages import ON_RAY
 from jobs.summary import earlier_failures, summary
-from jobs.tracking import tracked
+from jobs.tracking import replay, tracked
 
 
 def run_stages(config: Config, stages: Sequence[str]) -> int:
@@ -27,6 +27,8 @@ def run_stages(config: Config, stages: Sequence[str]) -> int:
         failed = earlier_failures(layout, stages)
         if stages:
             _on_ray(config, layout, stages, progress, failed)
+        else:
+            replay(config, layout)
         with measured(layout, "report"):
             from dpscale.report.page import write_report
 

@@ -7,21 +7,37 @@ from contextlib import contextmanager
 
 from dpscale.config.schema import Config
 from dpscale.data.layout import RunLayout
-from dpscale.tracking.tracker import BATCH, Tracker
+from dpscale.tracking.lineage import record_lineage
+from dpscale.tracking.tracker import BATCH, Tracker, spool_folder
 
 
 @contextmanager
 def tracked(config: Config, layout: RunLayout, failed: Sized) -> Iterator[Tracker]:
     """The batch's tracker. At the end its run is FINISHED, or FAILED if `failed` holds anything by then, or KILLED by an exception."""
-    from dpscale.tracking.on_ray import start_tracker
+    from dpscale.tracking.on_ray import measured_nodes, start_tracker
 
     tracker = start_tracker(config, layout)
     try:
-        yield tracker
+        with measured_nodes(config.tracking, tracker):
+            yield tracker
+        if config.tracking.kind != "none":
+            record_lineage(config, layout, tracker)
     except BaseException:
         tracker.finish(BATCH, "KILLED")
         raise
     else:
         tracker.finish(BATCH, "FAILED" if failed else "FINISHED")
     finally:
-        tracker.flush()
+        tracker.close()
+
+
+def replay(config: Config, layout: RunLayout) -> None:
+    """Sends what earlier commands left on disk for an MLflow server that was away. Nothing is imported or opened where nothing waits."""
+    from dpscale.tracking.spooled import SpooledTracker, pending
+
+    if config.tracking.kind != "mlflow" or not pending(spool_folder(layout)):
+        return
+    from dpscale.tracking.mlflow_tracker import MlflowStore
+
+    tracker = SpooledTracker(spool_folder(layout), MlflowStore(config, layout), config.tracking)
+    tracker.close()

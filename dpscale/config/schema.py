@@ -167,8 +167,6 @@ class FinetuneConfig(Section):
         return (self.batch_clips or self.num_workers) // self.num_workers
 
 
-
-
 class EvaluateConfig(Section):
     body_dilation_px: int = Field(default=2, ge=0, le=64, description="Growth of the body mask for psnr_body, in px.")
 
@@ -176,7 +174,13 @@ class EvaluateConfig(Section):
 class TrackingConfig(Section):
     kind: Literal["mlflow", "file", "none"] = "mlflow"
     uri: str | None = Field(default=None, description="MLflow tracking URI; none: SQLite at <run.root>/mlflow.db.")
-    experiment: str = Field(default="dpscale", min_length=1)
+    experiment: str = Field(default="dpscale", min_length=1, max_length=180)
+    drain_s: float = Field(default=60.0, ge=0, le=86400, description="How long the end of a job waits for a slow server; what is left is sent later.")
+    spool_gib: float = Field(default=2.0, gt=0, le=1000, description="Points are dropped while more than this waits on disk for the server.")
+    system_metrics_s: float | None = Field(
+        default=10.0, ge=1, le=3600, description="Seconds between measurements of each node (CPU, memory, disk, network, GPU); none: off."
+    )
+    models: bool = Field(default=True, description="Register each finetuned performer, with its deltas, as a model version.")
 
 
 class Config(Section):

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import ray
@@ -74,3 +76,47 @@ def test_a_killed_writer_continues_the_same_record_and_a_dead_one_stops_nobody(t
         tracker.metrics(key, {"loss": 1.0}, 1)
         tracker.flush()
     assert "the run goes on" in caplog.text
+
+
+MEASURED = """
+import json, sys, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from dpscale.config.schema import TrackingConfig
+from dpscale.tracking.on_ray import measured_nodes
+from dpscale.tracking.tracker import FileTracker
+
+path = Path(sys.argv[1])
+
+def labels():
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    return {name.split("/")[1] for event in events if event["event"] == "metrics" for name in event["values"]}
+
+def until(count):
+    end = time.time() + 60
+    while len(labels()) < count:
+        assert time.time() < end, labels()
+        time.sleep(0.2)
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False})
+cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
+ray.init(cluster.address, log_to_driver=False)
+with measured_nodes(TrackingConfig(system_metrics_s=1), FileTracker(path, {})):
+    until(2)
+    cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
+    until(3)
+time.sleep(1)
+size = path.stat().st_size
+time.sleep(2.5)
+assert path.stat().st_size == size, "measured after the end"
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def test_every_node_is_measured_those_that_join_later_as_well(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(tmp_path / "tracking.jsonl")], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
+import threading
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 
 from dpscale.config.schema import Config, RunConfig, TrackingConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import InputError
-from dpscale.tracking.mlflow_tracker import MlflowTracker
-from dpscale.tracking.tracker import BATCH, Guarded, make_tracker
+from dpscale.tracking.lane import Refused
+from dpscale.tracking.mlflow_tracker import MlflowStore
+from dpscale.tracking.tracker import BATCH, Guarded, Recorder, event, make_tracker
+
+
+class Direct(Recorder):
+    """Every event at once, without a spool."""
+
+    def __init__(self, config):
+        self.store = MlflowStore(config, RunLayout.of(config))
+        self.record([event("start", BATCH, params={})])
+
+    def record(self, events):
+        self.store.deliver(events)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +40,8 @@ def config_of(root, name, **sections):
 
 
 def client_of(root):
-    return MlflowClient(tracking_uri=f"sqlite:///{root}/mlflow.db")
+    uri = f"sqlite:///{root}/mlflow.db"
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def ids_of(config):
@@ -44,6 +60,7 @@ def test_params_metrics_and_artifacts_arrive_in_children_of_one_parent(root, tmp
     tracker.artifact(key, picture, "sheets")
     tracker.finish(key, "FINISHED")
     tracker.finish(BATCH, "FINISHED")
+    tracker.flush()
 
     client, ids = client_of(root), ids_of(config)
     parent, child = client.get_run(ids[BATCH]), client.get_run(ids[key])
@@ -59,12 +76,10 @@ def test_params_metrics_and_artifacts_arrive_in_children_of_one_parent(root, tmp
 
 def test_a_resumed_command_continues_the_same_runs_and_tags_changed_settings(root):
     config = config_of(root, "resume")
-    layout = RunLayout.of(config)
-    key = MlflowTracker(config, layout).start("joint", "ann--self", {"lr": 1})
+    key = Direct(config).start("joint", "ann--self", {"lr": 1})
     first = ids_of(config)
 
-    again = MlflowTracker(config, layout)
-    assert again.start("joint", "ann--self", {"lr": 2}) == key
+    assert Direct(config).start("joint", "ann--self", {"lr": 2}) == key
     assert ids_of(config) == first
     child = client_of(root).get_run(first[key])
     assert child.data.params["lr"] == "1"
@@ -74,16 +89,74 @@ def test_a_resumed_command_continues_the_same_runs_and_tags_changed_settings(roo
 
 def test_a_child_that_had_finished_runs_again_when_it_is_continued(root):
     config = config_of(root, "reopened")
-    tracker = MlflowTracker(config, RunLayout.of(config))
+    tracker = Direct(config)
     key = tracker.start("joint", "ann", {})
-    tracker.finish(key, "FAILED")
-    tracker.start("joint", "ann", {})
+    failed = event("finish", key, status="FAILED")
+    tracker.record([failed])
+    tracker.record([event("start", key, params={}) | {"time_ms": failed["time_ms"] + 1}])
     assert client_of(root).get_run(ids_of(config)[key]).info.status == "RUNNING"
+
+
+def test_what_is_told_twice_is_there_once(root, tmp_path):
+    config, about = config_of(root, "twice"), {"settings": "abc"}
+    tracker = Direct(config)
+    delta = tmp_path / "denoiser.safetensors"
+    delta.write_bytes(b"delta")
+    values = {"loss": 0.1, "nothing": math.nan, "much": math.inf, "zero": -0.0}
+    events = [
+        event("start", "joint/ann", stage="joint", name="ann", params={"lr": 1e-4}),
+        *[event("metrics", "joint/ann", values=values, step=step) for step in range(40)],
+        event("tags", "joint/ann", tags={"lineage.result": "abc"}),
+        event("artifact", "joint/ann", path=str(delta), folder="files"),
+        event("register", "joint/ann", performer="twice", files=[str(delta)], about=about),
+        event("finish", "joint/ann", status="FINISHED"),
+    ]
+    for chunk in (events, events, events[:20], events[10:]):
+        tracker.record(chunk)
+    client, run_id = client_of(root), ids_of(config)["joint/ann"]
+    for name in values:
+        history = client.get_metric_history(run_id, name)
+        assert sorted(point.step for point in history) == list(range(40)), name
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert client.get_run(run_id).info.end_time == events[-1]["time_ms"]
+    assert [int(version.version) for version in client.search_model_versions("name = 'dpscale-twice'")] == [1]
+
+
+def test_a_run_whose_number_was_lost_is_found_again(root):
+    config = config_of(root, "lost")
+    first = Direct(config)
+    key = first.start("joint", "ann", {})
+    path = RunLayout.of(config).root / "tracking.json"
+    made = ids_of(config)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"runs": {}}))  # killed between MLflow's answer and its note
+    again = Direct(config)
+    again.metrics(key, {"loss": 1.0}, 0)
+    assert ids_of(config) == made
+
+
+def test_points_without_a_start_make_their_run(root):
+    config = config_of(root, "no-start")
+    tracker = Direct(config)
+    tracker.metrics("joint/ann", {"loss": 1.0}, 3)
+    run = client_of(root).get_run(ids_of(config)["joint/ann"])
+    assert run.data.tags["mlflow.parentRunId"] == ids_of(config)[BATCH]
+    assert run.data.metrics == {"loss": 1.0}
+
+
+def test_two_threads_make_one_run(root):
+    config = config_of(root, "threads")
+    tracker = Direct(config)
+    threads = [threading.Thread(target=tracker.metrics, args=("joint/ann", {"loss": float(i)}, i)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(client_of(root).get_metric_history(ids_of(config)["joint/ann"], "loss")) == 4
 
 
 def test_ending_the_batch_ends_the_children_that_are_still_open(root):
     config = config_of(root, "killed")
-    tracker = MlflowTracker(config, RunLayout.of(config))
+    tracker = Direct(config)
     done, left = tracker.start("finetune", "ann", {}), tracker.start("joint", "ann--self", {})
     tracker.finish(done, "FINISHED")
     tracker.finish(BATCH, "KILLED")
@@ -93,25 +166,75 @@ def test_ending_the_batch_ends_the_children_that_are_still_open(root):
 
 def test_runs_deleted_in_the_store_are_made_anew(root):
     config = config_of(root, "deleted")
-    layout = RunLayout.of(config)
-    MlflowTracker(config, layout)
+    Direct(config)
     first = ids_of(config)[BATCH]
     client_of(root).delete_run(first)
-    MlflowTracker(config, layout)
+    Direct(config)
     assert ids_of(config)[BATCH] != first
 
 
 def test_more_params_than_one_call_takes_and_longer_than_one_may_be(root):
     config = config_of(root, "many")
-    tracker = MlflowTracker(config, RunLayout.of(config))
+    tracker = Direct(config)
     key = tracker.start("joint", "ann", {**{f"p{i}": i for i in range(250)}, "long": "x" * 7000})
     params = client_of(root).get_run(ids_of(config)[key]).data.params
     assert len(params) == 251
     assert len(params["long"]) == 6000
 
 
+def test_hostile_names_arrive(root):
+    config = config_of(root, "hostile")
+    tracker = Direct(config)
+    key = tracker.start("joint", "ann'; DROP TABLE runs; --", {"../x": "a\0b"})
+    tracker.metrics(key, {"../../etc/passwd": 1.0, "loss (%)": 2.0}, 0)
+    tracker.tags(key, {"a" * 400: "b" * 9000})
+    run = client_of(root).get_run(ids_of(config)[key])
+    assert sorted(run.data.metrics.values()) == [1.0, 2.0]
+    assert "a\ufffdb" in run.data.params.values()
+
+
+def test_a_file_that_went_away_is_refused(root, tmp_path):
+    tracker = Direct(config_of(root, "gone"))
+    with pytest.raises(Refused, match=r"gone\.mp4"):
+        tracker.artifact("joint/ann", tmp_path / "gone.mp4")
+
+
+def test_a_performer_is_a_registered_model_that_says_how_to_load_it(root, tmp_path):
+    config = config_of(root, "models")
+    tracker, client = Direct(config), client_of(root)
+    for content in (b"one", b"two"):
+        (tmp_path / "denoiser.safetensors").write_bytes(content)
+        tracker.register("finetune/ann", "ann", [tmp_path / "denoiser.safetensors"], {"settings": content.decode(), "preset": "tiny"})
+    version = client.get_model_version_by_alias("dpscale-ann", "champion")
+    assert (int(version.version), version.run_id) == (2, ids_of(config)["finetune/ann"])
+    assert "load_delta" in version.description
+    assert "models:/dpscale-ann@champion" in version.description
+    mlflow.set_tracking_uri(f"sqlite:///{root}/mlflow.db")
+    signature = mlflow.models.get_model_info("models:/dpscale-ann@champion").signature
+    assert next((tensor.name, tensor.shape) for tensor in signature.inputs) == ("keypoints", (-1, 18, 3))
+    folder = mlflow.artifacts.download_artifacts("models:/dpscale-ann@champion", dst_path=str(tmp_path / "got"))
+    assert (tmp_path / "got" / "denoiser.safetensors").read_bytes() == b"two", folder
+
+    client.set_registered_model_alias("dpscale-ann", "champion", "1")  # somebody prefers the first
+    tracker.register("finetune/ann", "ann", [tmp_path / "denoiser.safetensors"], {"settings": "two", "preset": "tiny"})
+    assert int(client.get_model_version_by_alias("dpscale-ann", "champion").version) == 1
+    mlflow.artifacts.download_artifacts("models:/dpscale-ann@champion", dst_path=str(tmp_path / "first"))
+    assert (tmp_path / "first" / "denoiser.safetensors").read_bytes() == b"one"
+
+
+def test_an_older_version_that_comes_late_does_not_become_the_champion(root, tmp_path):
+    tracker = Direct(config_of(root, "late"))
+    delta = tmp_path / "denoiser.safetensors"
+    delta.write_bytes(b"delta")
+    old, new = (event("register", "finetune/bob", performer="bob", files=[str(delta)], about={"settings": s}) for s in ("old", "new"))
+    tracker.record([new | {"time_ms": old["time_ms"] + 5}])
+    tracker.record([old])
+    champion = client_of(root).get_model_version_by_alias("dpscale-bob", "champion")
+    assert champion.tags["settings"] == "new"
+
+
 @pytest.mark.parametrize("uri", ["sqlite:///relative.db", "sqlite:////proc/no/such/folder/mlflow.db", "nonsense://server"])
 def test_a_store_that_cannot_be_opened_stops_the_start_with_the_remedy(tmp_path, uri):
     config = config_of(tmp_path, "bad", tracking=TrackingConfig(uri=uri))
     with pytest.raises(InputError, match=r"tracking\.uri"):
-        MlflowTracker(config, RunLayout.of(config))
+        make_tracker(config, RunLayout.of(config))

@@ -51,6 +51,22 @@ def test_a_file_that_cannot_be_written_is_an_input_error(tmp_path):
         FileTracker(tmp_path / "folder", {})
 
 
+def test_tags_and_models_are_named(tmp_path):
+    tracker = FileTracker(tmp_path / "tracking.jsonl", {})
+    tracker.tags("finetune/ann", {"lineage.shards": "abc"})
+    tracker.register("finetune/ann", "ann", [tmp_path / "denoiser.safetensors"], {"settings": "def"})
+    lines = events(tmp_path / "tracking.jsonl")[1:]
+    assert [line["event"] for line in lines] == ["tags", "register"]
+    assert lines[0]["tags"] == {"lineage.shards": "abc"}
+    assert lines[1]["files"] == [str(tmp_path / "denoiser.safetensors")]
+
+
+def test_the_password_of_a_database_is_not_a_param():
+    flat = flat_params(Config(tracking=TrackingConfig(uri="postgresql://mlflow:s3cret@db/mlflow")))
+    assert flat["tracking.uri"] == "postgresql://db/mlflow"
+    assert "s3cret" not in str(flat)
+
+
 def test_flat_params_name_every_setting_once():
     flat = flat_params(Config())
     assert flat["finetune.decoder.lr"] == 5e-5
@@ -60,14 +76,14 @@ def test_flat_params_name_every_setting_once():
 
 
 class Broken(NullTracker):
-    """A store that has gone away after the start."""
+    """A disk that is full."""
 
     def __init__(self):
         self.calls = 0
 
-    def metrics(self, key, values, step):
+    def record(self, events):
         self.calls += 1
-        raise ConnectionError("the server has gone")
+        raise OSError("no space left on device")
 
 
 def test_failures_after_the_start_are_one_warning_and_three_are_enough(caplog):
@@ -77,7 +93,7 @@ def test_failures_after_the_start_are_one_warning_and_three_are_enough(caplog):
         for step in range(10):
             tracker.metrics("joint/ann", {"loss": 1.0}, step)
     assert len(caplog.records) == 1
-    assert "the server has gone" in caplog.text
+    assert "no space left on device" in caplog.text
     assert broken.calls == 3
 
 
