@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,16 @@ def connect(address: str, allow_unauthenticated: bool = False) -> JobSubmissionC
         check_protected(url, has_token)
     for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):  # Ray prefers them to the address that it is given
         os.environ.pop(name, None)
-    from ray.job_submission import JobSubmissionClient  # after the token is chosen: Ray reads the variables once
+    from ray.exceptions import AuthenticationError  # after the token is chosen: Ray reads the variables once
+    from ray.job_submission import JobSubmissionClient
 
+    for name in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(url)
     except ConnectionError as error:
         raise InputError(f"{url}: no Ray cluster answers there; give its dashboard's address (http://HEAD:8265), or open a tunnel to it") from error
-    except RuntimeError as error:
+    except (AuthenticationError, RuntimeError) as error:
         raise InputError(_explained(url, str(error))) from error
 
 

@@ -45,13 +45,13 @@ class RayCluster:
         return {name: value for name, value in {**kept, **own, "PATH": path, "PYTHONPATH": str(ROOT), **changed}.items() if value is not None}
 
     def start_head(self) -> None:
-        self._start("--head", f"--port={self.gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard}", "--num-cpus=0")
-        self._wait(lambda: self.num_alive() == 1)
+        head = self._start("--head", f"--port={self.gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard}", "--num-cpus=0")
+        self._wait(head, lambda: self.num_alive() == 1)
 
     def add_worker(self, num_cpus: int = 3, prefix: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
         before = self.num_alive()
         worker = self._start(f"--address=127.0.0.1:{self.gcs}", f"--num-cpus={num_cpus}", prefix=prefix)
-        self._wait(lambda: self.num_alive() > before)
+        self._wait(worker, lambda: self.num_alive() > before)
         return worker
 
     def num_alive(self) -> int:
@@ -87,7 +87,7 @@ class RayCluster:
         ports = [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}", f"--runtime-env-agent-port={environment_agent}"]
         command = [*prefix, str(BIN / "ray"), "start", "--block", "--disable-usage-stats", "--object-store-memory=200000000", *ports, *arguments]
         if "--head" in arguments:
-            command += [f"--temp-dir={self.folder / 'ray'}", "--ray-client-server-port=0"]
+            command += [f"--temp-dir={self.folder / 'ray'}", f"--ray-client-server-port={self._free_ports(1)[0]}"]
         log = (self.folder / f"node{len(self._nodes)}.log").open("wb")
         # A node's own working folder holds no checkout, as on another machine.
         node_environment = self.environment(PYTHONPATH=None, DS_ACCELERATOR="cpu")
@@ -103,9 +103,10 @@ class RayCluster:
                 each.bind(("127.0.0.1", 0))
             return [each.getsockname()[1] for each in sockets]
 
-    @staticmethod
-    def _wait(condition: Callable[[], bool]) -> None:
+    def _wait(self, node: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
         until = time.monotonic() + START_S
         while not condition():
-            assert time.monotonic() < until, "the node did not start"
+            log = (self.folder / f"node{self._nodes.index(node)}.log").read_text()
+            assert node.poll() is None, log
+            assert time.monotonic() < until, log
             time.sleep(0.5)
