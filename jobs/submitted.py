@@ -18,6 +18,9 @@ def main(argv: Sequence[str], folder: Path) -> int:
     if wrong:
         print("error: this cluster cannot run the job:\n" + "\n".join(f"  {line}" for line in wrong), file=sys.stderr)
         return 2
+    # First of all: beside Ray's threads and libraries, loading torch's MKL ended some drivers ("oneMKL FATAL ERROR: Cannot load").
+    import torch  # noqa: F401
+
     from jobs.cli import main as run_job
 
     return run_job([job, str(folder / CONFIG_FILE), *flags], resume=f"dpscale jobs retry {submission_id}")

@@ -31,6 +31,7 @@ class RayCluster:
         self.folder = Path(tempfile.mkdtemp(prefix="dps", dir="/tmp"))  # short: sockets lie below it
         self.gcs, self.dashboard = self._free_ports(2)
         self._nodes: list[subprocess.Popen[bytes]] = []
+        self.workers: list[subprocess.Popen[bytes]] = []
         (self.folder / "token").write_text(self.token)
 
     @property
@@ -49,9 +50,9 @@ class RayCluster:
         self._wait(head, lambda: self.num_alive() == 1)
 
     def add_worker(self, num_cpus: int = 3, prefix: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-        before = self.num_alive()
         worker = self._start(f"--address=127.0.0.1:{self.gcs}", f"--num-cpus={num_cpus}", prefix=prefix)
-        self._wait(worker, lambda: self.num_alive() > before)
+        self.workers.append(worker)
+        self._wait(worker, lambda: self.num_alive() >= 1 + len(self.workers))
         return worker
 
     def num_alive(self) -> int:
