@@ -72,7 +72,7 @@ def cluster() -> Iterator[RayCluster]:
         cluster.close()
 
 
-def _dpscale(cluster: RayCluster, *words: str, before: str = "", **changed: str | None) -> subprocess.CompletedProcess[str]:
+def _dpscale(cluster: RayCluster, *words: str, before: str = "pass", **changed: str | None) -> subprocess.CompletedProcess[str]:
     code = f"import sys; {before}; from jobs.cli import main; sys.exit(main())"
     environment = cluster.environment(**{"MLFLOW_TRACKING_PASSWORD": PLANTED, "AWS_SECRET_ACCESS_KEY": PLANTED, **changed})
     return subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
@@ -128,6 +128,20 @@ def test_a_password_in_the_settings_is_not_sent(cluster: RayCluster):
     assert PLANTED not in done.stdout + done.stderr
 
 
+@pytest.mark.timeout(300)
+def test_a_node_that_does_not_see_the_run_folder_is_named(cluster: RayCluster, tmp_path: Path):
+    config = _config(tmp_path / "private")
+    hidden = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', str(config.parent))
+    if subprocess.run([*hidden, "true"], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    blind = cluster.add_worker(prefix=hidden)
+    done = _dpscale(cluster, "personalize", str(config), "--submit", cluster.url)
+    cluster.kill(cluster.workers.pop(cluster.workers.index(blind)))
+    assert done.returncode == 2, done.stdout
+    assert f"{config.parent / 'batch'}: not seen by " in done.stdout
+    assert "storage that every node mounts at the same path" in done.stdout
+
+
 @pytest.mark.timeout(900)
 def test_stopped_retried_and_a_node_killed_give_the_same_bits(cluster: RayCluster, tmp_path: Path):
     whole = _dpscale(cluster, "personalize", str(_config(tmp_path / "whole")), "--submit", cluster.url)
@@ -149,14 +163,19 @@ def test_stopped_retried_and_a_node_killed_give_the_same_bits(cluster: RayCluste
     assert followed.returncode == 0, followed.stdout + followed.stderr
     assert "1 already there" in followed.stdout, "what the stopped job had finished"
     assert json.loads((out / "summary.json").read_text())["failed"] == {}
-    with np.load(out / "joint" / "dancer--self" / "result" / "frames.npz") as disturbed:
-        with np.load(tmp_path / "whole" / "batch" / "joint" / "dancer--self" / "result" / "frames.npz") as undisturbed:
-            for name in undisturbed:
-                assert np.array_equal(disturbed[name], undisturbed[name]), name
+    disturbed, undisturbed = _frames(out), _frames(tmp_path / "whole" / "batch")
+    assert disturbed.keys() == undisturbed.keys()
+    for name in undisturbed:
+        assert np.array_equal(disturbed[name], undisturbed[name]), name
     listed = _dpscale(cluster, "jobs", "list", "--address", cluster.url, COLUMNS="200").stdout
     assert [status for line in listed.splitlines() for status in ("STOPPED", "SUCCEEDED") if status in line] == ["SUCCEEDED", "STOPPED", "SUCCEEDED"]
     _no_trace(PLANTED, cluster.folder, tmp_path)
     _no_trace(cluster.token, cluster.folder / "ray", tmp_path)
+
+
+def _frames(out: Path) -> dict[str, np.ndarray]:
+    with np.load(out / "joint" / "dancer--self" / "result" / "frames.npz") as arrays:
+        return dict(arrays)
 
 
 def _no_trace(secret: str, *folders: Path) -> None:
