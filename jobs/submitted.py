@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 CONFIG_FILE, SENDER_FILE = "submitted_config.json", "submitted_by.json"
@@ -19,9 +18,6 @@ def main(argv: Sequence[str], folder: Path) -> int:
     if wrong:
         print("error: this cluster cannot run the job:\n" + "\n".join(f"  {line}" for line in wrong), file=sys.stderr)
         return 2
-    # First of all: beside Ray's threads and libraries, loading torch's MKL ended some drivers ("oneMKL FATAL ERROR: Cannot load").
-    import_module("torch")
-
     from jobs.cli import main as run_job
 
     return run_job([job, str(folder / CONFIG_FILE), *flags], resume=f"dpscale jobs retry {submission_id}")

@@ -87,8 +87,10 @@ class RayCluster:
         agent, metrics, environment_agent = self._free_ports(3)
         ports = [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}", f"--runtime-env-agent-port={environment_agent}"]
         command = [*prefix, str(BIN / "ray"), "start", "--block", "--disable-usage-stats", "--object-store-memory=200000000", *ports, *arguments]
+        # Raylets that share a session's folder take each other's working_dir away: each unpacks it anew where the other's job runs.
+        command.append(f"--temp-dir={self.folder / f'ray{len(self._nodes)}'}")
         if "--head" in arguments:
-            command += [f"--temp-dir={self.folder / 'ray'}", f"--ray-client-server-port={self._free_ports(1)[0]}"]
+            command.append(f"--ray-client-server-port={self._free_ports(1)[0]}")
         log = (self.folder / f"node{len(self._nodes)}.log").open("wb")
         # A node's own working folder holds no checkout, as on another machine.
         node_environment = self.environment(PYTHONPATH=None, DS_ACCELERATOR="cpu")

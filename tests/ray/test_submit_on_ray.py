@@ -170,7 +170,7 @@ def test_stopped_retried_and_a_node_killed_give_the_same_bits(cluster: RayCluste
     listed = _dpscale(cluster, "jobs", "list", "--address", cluster.url, COLUMNS="200").stdout
     assert [status for line in listed.splitlines() for status in ("STOPPED", "SUCCEEDED") if status in line] == ["SUCCEEDED", "STOPPED", "SUCCEEDED"]
     _no_trace(PLANTED, cluster.folder, tmp_path)
-    _no_trace(cluster.token, cluster.folder / "ray", tmp_path)
+    _no_trace(cluster.token, *cluster.folder.glob("ray*"), tmp_path)
 
 
 def _frames(out: Path) -> dict[str, np.ndarray]:
