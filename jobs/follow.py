@@ -12,12 +12,12 @@ from dpscale.data.types import InputError
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
-STOPPED = 143
+DETACHED, STOPPED = 130, 143
 _ASK_EVERY_S, _PATIENCE_S = 1.0, 120.0
 
 
 def follow(client: JobSubmissionClient, submission_id: str) -> int:
-    """Prints the log as it grows; returns the job's exit status, 143 if it was stopped. Ctrl-C ends the printing, not the job.
+    """Prints the log as it grows; returns the job's exit status, 143 if it was stopped. Ctrl-C ends the printing, not the job (130).
 
     Raises InputError if the cluster does not answer for two minutes."""
     import aiohttp  # Ray's own client uses it
@@ -33,6 +33,9 @@ def follow(client: JobSubmissionClient, submission_id: str) -> int:
         except (OSError, RuntimeError, aiohttp.ClientError) as error:  # the connection broke, not the job
             if time.monotonic() - answered > _PATIENCE_S:
                 raise InputError(f"lost the cluster ({error}); the job may go on: dpscale jobs logs {submission_id}") from error
+        except KeyboardInterrupt:
+            print(f"\nthe job goes on. Follow it with: dpscale jobs logs {submission_id}; end it with: dpscale jobs stop {submission_id}")
+            return DETACHED
         time.sleep(_ASK_EVERY_S)
 
 
