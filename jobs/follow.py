@@ -20,23 +20,11 @@ def follow(client: JobSubmissionClient, submission_id: str) -> int:
     """Prints the log as it grows; returns the job's exit status, 143 if it was stopped. Ctrl-C ends the printing, not the job (130).
 
     Raises InputError if the cluster does not answer for two minutes."""
-    import aiohttp  # Ray's own client uses it
-
-    log, answered = _Log(client, submission_id), time.monotonic()
-    while True:
-        try:
-            ended = client.get_job_info(submission_id).status.is_terminal()  # asked before: then what follows is the whole log
-            asyncio.run(log.print_rest())
-            answered = time.monotonic()
-            if ended:
-                return exit_status(client.get_job_info(submission_id))
-        except (OSError, RuntimeError, aiohttp.ClientError) as error:  # the connection broke, not the job
-            if time.monotonic() - answered > _PATIENCE_S:
-                raise InputError(f"lost the cluster ({error}); the job may go on: dpscale jobs logs {submission_id}") from error
-        except KeyboardInterrupt:
-            print(f"\nthe job goes on. Follow it with: dpscale jobs logs {submission_id}; end it with: dpscale jobs stop {submission_id}")
-            return DETACHED
-        time.sleep(_ASK_EVERY_S)
+    try:
+        return exit_status(_Log(client, submission_id).print_until_end())
+    except KeyboardInterrupt:
+        print(f"\nthe job goes on. Follow it with: dpscale jobs logs {submission_id}; end it with: dpscale jobs stop {submission_id}")
+        return DETACHED
 
 
 def exit_status(job: JobDetails) -> int:
@@ -51,11 +39,25 @@ class _Log:
     def __init__(self, client: JobSubmissionClient, submission_id: str) -> None:
         self._client, self._id, self._printed = client, submission_id, 0
 
-    async def print_rest(self) -> None:
-        """Returns when the job ends or the connection does."""
+    def print_until_end(self) -> JobDetails:
+        import aiohttp  # Ray's own client uses it
+
+        answered = time.monotonic()
+        while True:
+            try:
+                job = self._client.get_job_info(self._id)  # asked before: if it has ended, what follows is the whole log
+                asyncio.run(self._print_rest())
+                if job.status.is_terminal():
+                    return job
+                answered = time.monotonic()
+            except (OSError, RuntimeError, aiohttp.ClientError) as error:  # the connection broke, not the job
+                if time.monotonic() - answered > _PATIENCE_S:
+                    raise InputError(f"lost the cluster ({error}); the job may go on: dpscale jobs logs {self._id}") from error
+            time.sleep(_ASK_EVERY_S)
+
+    async def _print_rest(self) -> None:
         seen = 0
         async for text in self._client.tail_job_logs(self._id):
             sys.stdout.write(text[max(0, self._printed - seen) :])
             sys.stdout.flush()
-            seen += len(text)
-            self._printed = max(self._printed, seen)
+            seen, self._printed = seen + len(text), max(self._printed, seen + len(text))
