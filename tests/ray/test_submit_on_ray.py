@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from tests.ray_cluster import ROOT, RayCluster
 
-PLANTED = "pl4nted-v4lue-of-a-secret"
+PLANTED = f"planted-{secrets.token_hex(8)}"
 CONFIG = """
 [run]
 root = "FOLDER"
