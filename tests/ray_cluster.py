@@ -55,6 +55,12 @@ class RayCluster:
         self._wait(worker, lambda: self.num_alive() >= 1 + len(self.workers))
         return worker
 
+    def kill_worker(self, worker: subprocess.Popen[bytes]) -> None:
+        """Returns when the head has noticed."""
+        self.workers.remove(worker)
+        self.kill(worker)
+        self._wait(self._nodes[0], lambda: self.num_alive() <= 1 + len(self.workers))
+
     def num_alive(self) -> int:
         """Nodes that the head counts as alive; 0 while it does not answer."""
         request = urllib.request.Request(f"{self.url}/api/v0/nodes", headers={"Authorization": f"Bearer {self.token}"})

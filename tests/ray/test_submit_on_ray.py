@@ -32,7 +32,7 @@ num_frames = 20
 
 [preprocess]
 size = 128
-fit_steps = 40
+fit_steps = 10
 
 [diffusion]
 preset = "tiny"
@@ -53,8 +53,8 @@ canonical_width = 16
 samples = 256
 
 [joint]
-steps = 400
-refresh_interval = 200
+steps = 200
+refresh_interval = 100
 warm_up_steps = 20
 
 [scheduler]
@@ -137,7 +137,7 @@ def test_a_node_that_does_not_see_the_run_folder_is_named(cluster: RayCluster, t
         pytest.skip("needs the right to mount a file system")
     blind = cluster.add_worker(prefix=hidden)
     done = _dpscale(cluster, "personalize", str(config), "--submit", cluster.url)
-    cluster.kill(cluster.workers.pop(cluster.workers.index(blind)))
+    cluster.kill_worker(blind)
     assert done.returncode == 2, done.stdout
     assert f"{config.parent / 'batch'}: not seen by " in done.stdout
     assert "storage that every node mounts at the same path" in done.stdout
@@ -158,7 +158,7 @@ def test_stopped_retried_and_a_node_killed_give_the_same_bits(cluster: RayCluste
 
     second = _submitted(cluster, "jobs", "retry", first, "--address", cluster.url)
     _wait_for(lambda: (out / "joint" / "dancer--self" / "refreshes" / "00001").exists())
-    RayCluster.kill(cluster.workers.pop())
+    cluster.kill_worker(cluster.workers[0])
     cluster.add_worker()
     followed = _dpscale(cluster, "jobs", "logs", second, "--address", cluster.url)
     assert followed.returncode == 0, followed.stdout + followed.stderr
