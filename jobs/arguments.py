@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jobs.settings import TAKES_PERFORMERS
 from jobs.special_arguments import BESIDE_CONFIG, WITHOUT_CONFIG
+from jobs.submit_arguments import SUBMITTABLE, add_submit_arguments
 
 JOBS = {
     "personalize": "the whole pipeline: preprocess, finetune, optimize, evaluate, report",
@@ -22,6 +23,7 @@ JOBS = {
     "synth": "write rendered performers: mp4 and exact truth",
     "plan": "memory that finetuning needs, and which level of offload fits a GPU",
     "pretrain": "train the packaged base model on rendered performers",
+    "jobs": "list, follow, stop and retry what was submitted to a Ray cluster",
 }
 
 
@@ -39,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
         job.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, for example finetune.lr=1e-5; repeatable")
         job.add_argument("--out", type=Path, metavar="DIR", help="run folder, instead of <run.root>/<run.name>")
         job.add_argument("--dry-run", action="store_true", help="print the resolved settings and what is left to do, then stop")
+        if name in SUBMITTABLE:
+            add_submit_arguments(job)
         if name in BESIDE_CONFIG:
             BESIDE_CONFIG[name](job)
         if name in ("personalize", "demo", "preprocess"):

@@ -12,6 +12,7 @@ from jobs.batch import Batch
 from jobs.cluster_session import ray_session
 from jobs.progress import Progress
 from jobs.run_folder import claimed
+from jobs.shared_folder import check_shared
 from jobs.stage_times import add_seconds, measured
 from jobs.stages import ON_RAY
 from jobs.summary import earlier_failures, summary
@@ -40,11 +41,13 @@ def run_stages(config: Config, stages: Sequence[str]) -> int:
 
 def _on_ray(config: Config, layout: RunLayout, stages: Sequence[str], progress: Progress, failed: dict[str, str]) -> None:
     start = time.monotonic()
-    with ray_session(config.ray), tracked(config, layout, failed) as tracker:
-        add_seconds(layout, "start", time.monotonic() - start)
-        batch = Batch(config, layout, tracker, failed)
-        for stage in stages:
-            _one_stage(stage, batch, progress)
+    with ray_session(config.ray):
+        check_shared(layout.root, progress.say)
+        with tracked(config, layout, failed) as tracker:
+            add_seconds(layout, "start", time.monotonic() - start)
+            batch = Batch(config, layout, tracker, failed)
+            for stage in stages:
+                _one_stage(stage, batch, progress)
 
 
 def _one_stage(stage: str, batch: Batch, progress: Progress) -> None:

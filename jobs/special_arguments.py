@@ -6,6 +6,8 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 
+from jobs.submit_arguments import add_jobs_arguments
+
 
 def _inspect(job: ArgumentParser) -> None:
     job.add_argument("folder", type=Path, metavar="DIR", help="run folder, its shards/ or one shard")
@@ -29,5 +31,5 @@ def _export(job: ArgumentParser) -> None:
     job.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder for the model: a new or an empty one")
 
 
-WITHOUT_CONFIG: dict[str, Callable[[ArgumentParser], None]] = {"inspect": _inspect, "ingest": _ingest}
+WITHOUT_CONFIG: dict[str, Callable[[ArgumentParser], None]] = {"inspect": _inspect, "ingest": _ingest, "jobs": add_jobs_arguments}
 BESIDE_CONFIG: dict[str, Callable[[ArgumentParser], None]] = {"plan": _plan, "export": _export}

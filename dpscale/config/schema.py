@@ -26,6 +26,7 @@ from dpscale.config.sources import (
     VideoConfig,
     VideoPerformer,
 )
+from dpscale.config.submit import SubmitConfig as SubmitConfig
 
 # --------------------------------------------------------------------------------------- the run
 
@@ -53,6 +54,7 @@ class RayConfig(Section):
         description="Torch threads of every worker. Fixed, because sums depend on it: results repeat to the bit only for equal values.",
     )
     dashboard: bool = Field(default=False, description="Start Ray's dashboard (on loopback).")
+    submit: SubmitConfig = SubmitConfig()
 
 
 # ------------------------------------------------------------------------------------------ stages

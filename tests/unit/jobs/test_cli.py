@@ -34,7 +34,7 @@ def test_help_needs_neither_torch_nor_ray():
 def test_every_job_has_an_entry_point(job: str):
     text = (Path(__file__).parents[3] / "jobs" / f"{job}.py").read_text()
     assert "def run(" in text or "import run" in text
-    needed = {"inspect": ["runs"], "ingest": ["runs"], "export": ["--performer", "ann", "--to", "model"]}
+    needed = {"inspect": ["runs"], "ingest": ["runs"], "jobs": ["list"], "export": ["--performer", "ann", "--to", "model"]}
     assert parser().parse_args([job, *needed.get(job, [])]).job == job
 
 
