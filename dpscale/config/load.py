@@ -15,7 +15,7 @@ from dpscale.config.explain import explain
 from dpscale.config.schema import Config
 
 _HARMLESS = re.compile(
-    r"(run\.root|ray\.(?!torch_threads).*|scheduler\..*|tracking\..*|drives|performers|videos(\..*)?"
+    r"(run\.root|ray\.(?!torch_threads).*|scheduler\..*|tracking\..*|search\..*|drives|performers|videos(\..*)?"
     r"|preprocess\.(num_actors|encode_actors|store)|finetune\.(max_concurrent|max_per_tenant|max_failures|checkpoint_every|nvme_path)"
     r"|finetune\.(gradient_checkpointing|validate_every|cache_gib)|pretrain\.(.*_steps|checkpoint_every_s)|performers\.[^.]+\.(tenant|priority))"
 )
