@@ -63,7 +63,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> dict[str, Any]:
-    """"a.b=1" -> {"a": {"b": 1}}. The value is read as TOML; what is not TOML is a string. Raises ConfigError."""
+    """ "a.b=1" -> {"a": {"b": 1}}. The value is read as TOML; what is not TOML is a string. Raises ConfigError."""
     key, equals, value = text.partition("=")
     names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):

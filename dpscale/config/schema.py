@@ -162,8 +162,6 @@ class FinetuneConfig(Section):
         return (self.batch_clips or self.num_workers) // self.num_workers
 
 
-
-
 class EvaluateConfig(Section):
     body_dilation_px: int = Field(default=2, ge=0, le=64, description="Growth of the body mask for psnr_body, in px.")
 
