@@ -27,6 +27,7 @@ from dpscale.diffusion.video_conditions import VideoConditions, encode_poses
 from dpscale.diffusion.weights import PoseVideoModel, References, load_model
 from dpscale.joint.checkpoint import VideoStore
 from dpscale.joint.state import RefreshRequest
+from dpscale.joint.unfinished import UnfinishedRefresh
 from dpscale.joint.video import VideoTask, load_task
 
 
@@ -56,6 +57,11 @@ class DiffusionRefresh:
             progress = self._start(sampling, request)
         sampling.run(progress, *([] if save is None else [save]))
         return model.decode(progress.latents.transpose(0, 1), self._references, out)
+
+    def resumed(self, request: RefreshRequest, unfinished: UnfinishedRefresh, save_every_s: float) -> UInt8[np.ndarray, "N H W 3"]:
+        """V_p, mapped from a temporary file. Continues what `unfinished` holds, and leaves its progress there from time to time."""
+        out = scratch_array(request.guidance.shape, np.uint8)
+        return self(request, unfinished.load(self._device), unfinished.saves_every(save_every_s), out)
 
     def _start(self, sampling: Pass, request: RefreshRequest) -> Progress:
         config, model = self._video.config, self._model
@@ -152,11 +158,8 @@ class RefreshService:
         Leaves its progress in the video's folder from time to time and continues what it finds there, which VideoStore removes when
         the refresh is committed."""
         self._weights.use(self._layout.finetune(video.performer))
-        refresh = self._warmed(video)
         unfinished = VideoStore.of(self._config, self._layout, video).unfinished(request.refresh)
-        progress = unfinished.load(next(self._model.denoiser.parameters()).device)
-        out = scratch_array(request.guidance.shape, np.uint8)
-        return refresh(request, progress, unfinished.saves_every(self._config.scheduler.refresh_checkpoint_s), out)
+        return self._warmed(video).resumed(request, unfinished, self._config.scheduler.refresh_checkpoint_s)
 
     def _warmed(self, video: VideoConfig) -> DiffusionRefresh:
         name = self._layout.video_name(video)

@@ -81,6 +81,8 @@ def applied(config: Config, settings: Settings) -> Config:
         trial = load.check(plain)
     except ConfigError as error:
         raise ConfigError(f"search.space, at {told(settings)}: {error}") from error
+    if not trial.joint.has_field:
+        raise ConfigError(f"search: joint.method = {trial.joint.method} has no representation to refresh from; set joint.method = ivr")
     if INTERVAL in settings and trial.joint.refresh_interval > trial.joint.steps:
         raise ConfigError(
             f"search.space: {INTERVAL} = {trial.joint.refresh_interval} is longer than the run, joint.steps = {trial.joint.steps}: "

@@ -69,6 +69,7 @@ WRONG = [
     ({"joint": {"flow_weight": {"min": 1.0, "max": 2.0}}}, None, "a grid needs a list of values"),
     ({"run": {"seed": [1, 2]}}, None, r"search\.space\.run\.seed: is not searched; settings of joint, field, finetune"),
     ({"joint": {"background_flow": [True, False]}}, None, "is not searched"),
+    ({"joint": {"method": ["ivr", "image"]}}, None, r"joint\.method = image has no representation"),
     ({"finetune": {"epochs": [5, 10]}}, OPTUNA, "models are finetuned before the trials"),
     ({"joint": {"refresh_interval": [100], "refresh_overlap": [100]}}, None, r"joint\.refresh_overlap = 100 must be below joint\.refresh_interval"),
 ]
