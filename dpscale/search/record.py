@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from dpscale.config.schema import Config
+from dpscale.config.sources import VideoConfig
+from dpscale.config.toml import to_toml
+from dpscale.data.checkpoint import write_atomically, write_json
+from dpscale.data.layout import RunLayout
 from dpscale.search.pareto import Tried, front, recommended
+from dpscale.search.space import applied
 
 
 @dataclass(frozen=True)
@@ -74,3 +81,28 @@ def as_json(rows: Sequence[Row], choice: dict[str, Chosen]) -> dict[str, Any]:
         best = choice[row.video]
         told.append({**asdict(row), "status": row.status, "on_front": row.point in best.front, "recommended": row.point == best.recommended})
     return {"rows": told, "recommended": {video: one.recommended for video, one in choice.items()}}
+
+
+def write_found(config: Config, layout: RunLayout, rows: Sequence[Row], choice: dict[str, Chosen]) -> list[Path]:
+    """Writes search/result.json, and per video the chosen settings as a config of that video, and two plots. Returns all paths."""
+    from dpscale.search.plots import pareto_plot, response_plot  # which draws rows
+
+    files = [layout.search / "result.json"]
+    write_json(files[0], as_json(rows, choice))
+    for video in (one for one in config.planned_videos() if layout.video_name(one) in choice):
+        name = layout.video_name(video)
+        own, best = [row for row in rows if row.video == name], choice[name]
+        texts = {f"{name}-pareto.svg": pareto_plot(name, own, best), f"{name}-response.svg": response_plot(name, own, best)}
+        texts |= {f"{name}.toml": chosen_config(config, video, row) for row in own if row.point == best.recommended}
+        for file, text in texts.items():
+            files.append(layout.search / file)
+            write_atomically(files[-1], lambda path, text=text: path.write_text(text, encoding="utf-8"))
+    return files
+
+
+def chosen_config(config: Config, video: VideoConfig, row: Row) -> str:
+    """TOML for `dpscale personalize`: the run's config with a row's settings, for its video alone, in a run folder of its own."""
+    own = applied(config, row.settings)
+    run = own.run.model_copy(update={"name": f"{own.run.name}-{row.video}"[:100]})
+    performers = tuple(performer for performer in own.performers if performer.name == video.performer)
+    return to_toml(own.model_copy(update={"run": run, "performers": performers, "videos": (video,)}))

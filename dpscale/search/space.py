@@ -12,6 +12,7 @@ from typing import Any
 from dpscale.config import load
 from dpscale.config.load import ConfigError, merged, resolved
 from dpscale.config.schema import Config, SearchConfig
+from dpscale.config.sources import VideoConfig
 from dpscale.data.seeds import derive
 
 Settings = Mapping[str, Any]
@@ -89,6 +90,21 @@ def applied(config: Config, settings: Settings) -> Config:
             "an interval of joint.steps means one refresh, at the end; leave out longer ones"
         )
     return trial
+
+
+def searched_videos(config: Config) -> tuple[VideoConfig, ...]:
+    """Those whose result can be compared with held-out frames. Raises ConfigError where there are none, or trials would have no GPU."""
+    own = {drive.name for drive in config.drives if drive.kind == "self"}
+    videos = tuple(video for video in config.planned_videos() if video.drive in own)
+    if not videos:
+        raise ConfigError("a search compares with held-out frames: add a drive of kind 'self', and videos that it drives")
+    on_gpus = config.scheduler.field_gpus > 0 or config.scheduler.refresh_gpus > 0
+    if on_gpus != (config.search.trial_gpus > 0):
+        raise ConfigError(
+            f"search.trial_gpus = {config.search.trial_gpus:g}, but scheduler.field_gpus = {config.scheduler.field_gpus:g} and "
+            f"refresh_gpus = {config.scheduler.refresh_gpus:g}: trials compute where the videos of the run would; set all of them, or none"
+        )
+    return videos
 
 
 def told(settings: Settings) -> str:

@@ -186,5 +186,3 @@ def _newest(kept: OrderedDict, key, most: int):
     while len(kept) > most:
         kept.popitem(last=False)
     return kept[key]
-
-

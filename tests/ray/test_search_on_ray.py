@@ -135,7 +135,9 @@ def test_a_killed_driver_is_continued_to_the_same_table(ray_session: None, weigh
         "ray.init(address=sys.argv[1], log_to_driver=False); run_search(Path(sys.argv[2]), Path(sys.argv[3]), 'halved', HALVING)"
     )
     address = ray.get_runtime_context().gcs_address
-    driver = subprocess.Popen([sys.executable, "-c", code, address, str(tmp_path), str(weights)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code, address, str(tmp_path), str(weights)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
     until = time.monotonic() + 120
     while not list((layout.search / "tune").glob("*/*/result.json")) and time.monotonic() < until and driver.poll() is None:
         time.sleep(0.05)

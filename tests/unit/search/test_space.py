@@ -8,7 +8,7 @@ import pytest
 
 from dpscale.config.load import ConfigError, check
 from dpscale.config.schema import Config
-from dpscale.search.space import applied, domains, points, told
+from dpscale.search.space import applied, domains, points, searched_videos, told
 
 
 def config_of(space: dict[str, Any], searcher: dict[str, Any] | None = None, **joint: object) -> Config:
@@ -91,3 +91,13 @@ def test_optuna_suggests_its_points_itself() -> None:
     config = config_of({"joint": {"refresh_interval": {"min": 10, "max": 2000}}}, OPTUNA)
     assert points(config) is None
     assert list(domains(config.search)) == ["joint.refresh_interval"]
+
+
+def test_only_videos_with_a_truth_are_searched() -> None:
+    people = [{"kind": "rendered", "name": name, "performer_seed": 1} for name in ("ann", "ben")]
+    drives = [{"kind": "self", "name": "self"}, {"kind": "motion", "name": "dance"}]
+    assert [video.performer for video in searched_videos(check({"performers": people, "drives": drives}))] == ["ann", "ben"]
+    with pytest.raises(ConfigError, match="add a drive of kind 'self'"):
+        searched_videos(check({"performers": people, "drives": drives[1:]}))
+    with pytest.raises(ConfigError, match=r"search\.trial_gpus = 0, but scheduler\.field_gpus = 0\.25"):
+        searched_videos(check({"performers": people, "scheduler": {"field_gpus": 0.25, "refresh_gpus": 1.0}}))
