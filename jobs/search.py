@@ -25,14 +25,16 @@ def run(config: Config) -> int:
     failed = run_stages(config, ["preprocess", "finetune"])
     from dpscale.search.on_ray import search
     from dpscale.search.record import Row, chosen, write_found
+    from dpscale.search.rule import rule_of
 
     broken: list[Row] = []
     with claimed(config, layout), ray_session(config.ray), tracked(config, layout, broken) as tracker, measured(layout, "search"):
         rows = search(config, layout, videos, found, tracker)
         broken += [row for row in rows if row.error]
         choice = chosen(rows, config.search.objective.price_db)
-        for file in write_found(config, layout, rows, choice):
-            tracker.artifact(BATCH, file, "search")
+        for file in [*write_found(config, layout, rows, choice), rule_of(config, layout, rows, choice)]:
+            if file is not None:
+                tracker.artifact(BATCH, file, "search")
     table = Table("video", "settings", "quality dB", "cost", "status", "", caption="quality of a trial left behind: of V_s, where it was")
     for row in rows:
         numbers = ("" if value is None else f"{value:.2f}" for value in (row.quality, row.cost))
