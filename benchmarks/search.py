@@ -1,7 +1,7 @@
 """What does a search over the refresh interval cost, and does it choose as the full grid does?
 
-Three people (the filmed man of pose2sim, two rendered ones), five intervals, METHOD's 10,000 steps scaled down to 400: 250, 500, 1000, 2000
-and one refresh only become 10, 20, 40, 80, 400. First every trial by itself, in a folder of its own: the full grid without sharing. Then
+Three people (the filmed man of pose2sim, two rendered ones), five intervals, METHOD's 10,000 steps scaled down to 160: 250, 500, 1000, 2000
+and one refresh only become 4, 8, 16, 32, 160. First every trial by itself, in a folder of its own: the full grid without sharing. Then
 `dpscale search` of the same points. Work is counted in field steps and denoiser calls, each at the seconds that the grid measured for it.
 
 `compute_fraction`: the search's work as part of the grid's. What is missing to 1 is split: `early_stopping` is what trials that were left
@@ -46,10 +46,10 @@ from jobs.pipeline import run_stages
 from jobs.settings import CONFIGS
 
 SCALED = (
-    "joint.steps=400", "search.space.joint.refresh_interval=[10, 20, 40, 80, 400]", "field.lr_milestones=[200, 280, 340]",
-    "joint.strength_to=0.3", "diffusion.sampling_steps=4", "scheduler.slice_steps=100", "tracking.kind=none",
+    "joint.steps=160", "joint.warm_up_steps=30", "search.space.joint.refresh_interval=[4, 8, 16, 32, 160]", "joint.strength_to=0.3",
+    "field.lr_milestones=[80, 112, 136]", "field.samples=2048", "field.flow_samples=512", "scheduler.slice_steps=100", "tracking.kind=none",
 )  # fmt: skip
-"""Strengths as METHOD.md has them (0.7 to 0.3), and four denoising steps, so that they differ in calls."""
+"""Strengths as METHOD.md has them: 0.7 to 0.3."""
 SHORT = ("finetune.max_steps=40", "finetune.decoder.steps=30", "preprocess.fit_steps=120", "performers.1.num_frames=60", "performers.2.num_frames=60")
 
 
@@ -71,6 +71,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dpscale-bench-") if given.folder is None else nullcontext(given.folder) as folder:
         root = Path(folder).resolve()
         config = load(CONFIGS / "search.toml", [f'run.root="{root}"', *SCALED, *(() if given.full else SHORT)])
+        os.environ["OMP_NUM_THREADS"] = str(config.ray.torch_threads)  # as Ray's workers have it: of processes that are started from here
         if run_stages(config, ["preprocess", "finetune"]):
             raise RuntimeError("a performer could not be trained: see above")
         pieces = _pieces(config)

@@ -15,20 +15,24 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.logger import JsonLoggerCallback
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
 from dpscale.config.load import ConfigError
-from dpscale.config.schema import Config
+from dpscale.config.schema import AshaStopping, Config
 from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import InputError
 from dpscale.finetune.process import TUNE_ENVIRONMENT, prepare_process, set_defaults
+from dpscale.joint.state import JointState
 from dpscale.joint.video import fingerprint
 from dpscale.search.forking import position
 from dpscale.search.halving import Halving, Stretch
+from dpscale.search.pareto import price
 from dpscale.search.record import Row
-from dpscale.search.space import Settings
+from dpscale.search.space import Settings, domains
 from dpscale.search.trial import Trial, Trials, entrants, relatives
 from dpscale.tracking.tracker import Tracker
 
@@ -39,26 +43,37 @@ _TRIALS: dict[str, Trials] = {}
 """Of this process: with reused actors the next trial finds the model loaded."""
 
 
-def search(config: Config, layout: RunLayout, videos: Sequence[VideoConfig], points: Sequence[Settings], tracker: Tracker) -> list[Row]:
-    """Tries every point on every video; a row each, in order of videos and points. Ray must be initialised.
+def search(config: Config, layout: RunLayout, videos: Sequence[VideoConfig], points: Sequence[Settings] | None, tracker: Tracker) -> list[Row]:
+    """Tries every point on every video, or (None) those that Optuna suggests; a row each, in order of videos and points. Ray must be initialised.
 
     Performers must be preprocessed and finetuned. A trial that fails is tried `search.max_failures` times more, then its row says why."""
     set_defaults(TUNE_ENVIRONMENT)
-    entered = entrants(config, layout, videos, points)
-    stopping = config.search.stopping
-    num_rungs = len(entered[0].keys) if stopping.kind == "halving" else 0
-    if any(len(entrant.keys) != len(entered[0].keys) for entrant in entered):
-        raise ConfigError("search.space.joint.steps: the runs are too different in length to be compared at the same parts of them")
-    source = Halving(entered, num_rungs, stopping.reduction if stopping.kind == "halving" else 2.0)
-    results = _tuner(config, layout, videos, points, source, len(entered) * (num_rungs + 1), tracker).fit()
-    rows = _rows(results, [(entrant.video, entrant.point, entrant.settings) for entrant in entered])
+    source, most = _source(config, layout, videos, points)
+    rows = _rows(_tuner(config, layout, videos, points, source, most, tracker).fit(), videos, layout)
     for row in rows:
         key = tracker.start(STAGE, _run_name(row.video, row.point), {})
         tracker.finish(key, "FAILED" if row.error else "FINISHED")
     return rows
 
 
-def _tuner(config: Config, layout: RunLayout, videos: Sequence[VideoConfig], points, source, most: int, tracker: Tracker) -> tune.Tuner:
+def _source(config: Config, layout: RunLayout, videos: Sequence[VideoConfig], points: Sequence[Settings] | None) -> tuple[_Source, int]:
+    """Who says what is to be run next, and how many stretches that may be."""
+    names, searcher, stopping = [layout.video_name(video) for video in videos], config.search.searcher, config.search.stopping
+    if searcher.kind == "optuna":
+        from dpscale.search.studies import Studies  # brings optuna along
+
+        return Studies(names, domains(config.search), searcher.num_points, config.run.seed), len(names) * searcher.num_points
+    entered = entrants(config, layout, videos, points or ())
+    if any(len(entrant.keys) != len(entered[0].keys) for entrant in entered):
+        raise ConfigError("search.space.joint.steps: the runs are too different in length to be compared at the same parts of them")
+    halving = stopping.kind == "halving"
+    num_rungs = len(entered[0].keys) if halving else 0
+    return Halving(entered, num_rungs, stopping.reduction if halving else 2.0), len(entered) * (num_rungs + 1)
+
+
+def _tuner(
+    config: Config, layout: RunLayout, videos: Sequence[VideoConfig], points: Sequence[Settings] | None, source: _Source, most: int, tracker: Tracker
+) -> tune.Tuner:
     """The search's one Tune run, or its continuation."""
     storage, name = layout.search / "tune", _run_id(config, layout, videos)
     trial = tune.with_parameters(_trial, config=config, layout=layout, points=points, tracker=tracker)
@@ -68,7 +83,12 @@ def _tuner(config: Config, layout: RunLayout, videos: Sequence[VideoConfig], poi
     shutil.rmtree(storage / name, ignore_errors=True)  # killed before Tune had written anything down
     return tune.Tuner(
         placed,
-        tune_config=tune.TuneConfig(search_alg=_Suggestions(source, config.search.max_concurrent), num_samples=most, reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            search_alg=_Suggestions(source, config.search.max_concurrent),
+            scheduler=_AshaOfVideos(config.search.stopping) if config.search.stopping.kind == "asha" else None,
+            num_samples=most,
+            reuse_actors=True,
+        ),
         run_config=tune.RunConfig(
             name=name,
             storage_path=str(storage),
@@ -92,7 +112,7 @@ def _run_name(video: str, point: int) -> str:
 
 @runtime_checkable
 class _Source(Protocol):
-    """What is to be run next (halving.Halving)."""
+    """What is to be run next (halving.Halving, studies.Studies)."""
 
     @property
     def exhausted(self) -> bool: ...
@@ -143,45 +163,87 @@ class _Suggestions(Searcher):
                 self._source.done(self._running.pop(event["trial"]), event["quality"], event["cost"])
 
 
+class _AshaOfVideos(FIFOScheduler):
+    """Ray's ASHA, a bracket for each video: a difficult one does not lose to an easy one. Measured along the part of the steps that is done."""
+
+    def __init__(self, settings: AshaStopping) -> None:
+        super().__init__()
+        self._settings = settings
+        self._of: dict[str, AsyncHyperBandScheduler] = {}
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        self._asha(trial).on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        return FIFOScheduler.CONTINUE if result.get("error") else self._asha(trial).on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        if not result.get("error"):
+            self._asha(trial).on_trial_complete(tune_controller, trial, result)
+
+    def _asha(self, trial: TuneTrial) -> AsyncHyperBandScheduler:
+        video = trial.config["video"]
+        if video not in self._of:
+            first, reduction = self._settings.first_rung, self._settings.reduction
+            self._of[video] = AsyncHyperBandScheduler("part", "worth", "max", max_t=1.0, grace_period=first, reduction_factor=reduction)
+        return self._of[video]
+
+
 # --------------------------------------------------------------------------------------- one trial
 
 
 def _trial(task: dict[str, Any], config: Config, layout: RunLayout, points: Sequence[Settings] | None, tracker: Tracker) -> None:
-    """One stretch of a trial. Bad input is a result, not an exception: Tune retries exceptions."""
+    """One stretch of a trial; for ASHA all of them, with a report at each. Bad input is a result, not an exception: Tune retries exceptions."""
     prepare_process(config)
     try:
-        tune.report(_measured(task, config, layout, points, tracker) | {"error": ""})
-    except InputError as bad_input:
+        stretch = _Running(task, config, layout, points, tracker)
+        last = len(stretch.trial.rungs) if config.search.stopping.kind != "none" else 0
+        for rung in range(last + 1) if config.search.stopping.kind == "asha" else [task["rung"]]:
+            tune.report(stretch.to(rung, ended=rung == last) | {"error": ""})
+    except (InputError, ConfigError) as bad_input:
         tune.report({"error": str(bad_input)})
 
 
-def _measured(task: Mapping[str, Any], config: Config, layout: RunLayout, points: Sequence[Settings] | None, tracker: Tracker) -> dict[str, Any]:
-    started = time.monotonic()
-    video = next(video for video in config.planned_videos() if layout.video_name(video) == task["video"])
-    settings = json.loads(task["settings"])
-    trials, trial = _trials(config, layout), Trial.of(config, layout, video, settings)
-    run = trials.run(trial, relatives(config, layout, video, settings, points))
-    key = tracker.start(STAGE, _run_name(task["video"], task["point"]), settings)
-    rungs = trial.rungs if config.search.stopping.kind == "halving" else []
-    ended = task["rung"] >= len(rungs)
-    state = run.to_end() if ended else run.to_step(rungs[task["rung"]])
-    judged = trials.judge_result(trial, state) if ended else trials.judge_field(trial, state)
-    before = rungs[task["rung"] - 1] if task["rung"] > 0 else -config.joint.warm_up_steps - 1
-    for entry in state.history.losses:
-        if entry["step"] > before:
-            tracker.metrics(key, {name: value for name, value in entry.items() if name != "step"}, int(entry["step"]))
-    values = {**vars(judged), "cost": trial.cost(layout)}
-    tracker.metrics(key, values, state.step)
-    return values | {
-        "step": state.step,
-        "ended": ended,
-        "operations": position(state),
-        "field_s": state.history.field_s,
-        "refresh_s": sum(entry["seconds"] for entry in state.history.refreshes),
-        "computed_steps": run.spent.steps,
-        "computed_refreshes": run.spent.refreshes,
-        "wall_s": time.monotonic() - started,
-    }
+class _Running:
+    """A trial in this process."""
+
+    def __init__(self, task: Mapping[str, Any], config: Config, layout: RunLayout, points: Sequence[Settings] | None, tracker: Tracker) -> None:
+        self._started = time.monotonic()
+        video = next(video for video in config.planned_videos() if layout.video_name(video) == task["video"])
+        settings = json.loads(task["settings"])
+        self._trials, self.trial = _trials(config, layout), Trial.of(config, layout, video, settings)
+        self._run = self._trials.run(self.trial, relatives(config, layout, video, settings, points))
+        self._cost, self._price_db = self.trial.cost(layout), config.search.objective.price_db
+        self._tracker, self._key = tracker, tracker.start(STAGE, _run_name(task["video"], task["point"]), settings)
+        self._told = self.trial.rungs[task["rung"] - 1] if task["rung"] > 0 else -self.trial.config.joint.warm_up_steps
+        """The last step whose losses are in the tracker."""
+
+    def to(self, rung: int, ended: bool) -> dict[str, Any]:
+        """Takes the trial to a rung, or to its end, and measures it there."""
+        trials, trial = self._trials, self.trial
+        state = self._run.to_end() if ended else self._run.to_step(trial.rungs[rung])
+        judged = trials.judge_result(trial, state) if ended else trials.judge_field(trial, state)
+        values = {**vars(judged), "cost": self._cost}
+        self._tell(state, values)
+        return values | {
+            "worth": judged.quality - price(self._cost, self._price_db),
+            "part": 1.0 if ended else state.step / trial.config.joint.steps,
+            "step": state.step,
+            "ended": ended,
+            "operations": position(state),
+            "field_s": state.history.field_s,
+            "refresh_s": sum(entry["seconds"] for entry in state.history.refreshes),
+            "computed_steps": self._run.spent.steps,
+            "computed_refreshes": self._run.spent.refreshes,
+            "wall_s": time.monotonic() - self._started,
+        }
+
+    def _tell(self, state: JointState, values: Mapping[str, float]) -> None:
+        for entry in state.history.losses:
+            if entry["step"] > self._told:
+                self._tracker.metrics(self._key, {name: value for name, value in entry.items() if name != "step"}, int(entry["step"]))
+        self._told = state.step
+        self._tracker.metrics(self._key, values, state.step)
 
 
 def _trials(config: Config, layout: RunLayout) -> Trials:
@@ -195,22 +257,23 @@ def _trials(config: Config, layout: RunLayout) -> Trials:
 # ----------------------------------------------------------------------------------------- results
 
 
-def _rows(results: tune.ResultGrid, tried: Sequence[tuple[str, int, Settings]]) -> list[Row]:
+def _rows(results: tune.ResultGrid, videos: Sequence[VideoConfig], layout: RunLayout) -> list[Row]:
     """The farthest stretch of each trial; what all its stretches computed is added up."""
-    stretches: dict[tuple[str, int], list[tune.Result]] = {(video, point): [] for video, point, _ in tried}
+    stretches: dict[tuple[str, int], list[tune.Result]] = {}
     for result in results:
-        stretches[result.config["video"], result.config["point"]].append(result)
-    return [_row(video, point, settings, stretches[video, point]) for video, point, settings in tried]
+        stretches.setdefault((result.config["video"], result.config["point"]), []).append(result)
+    order = [layout.video_name(video) for video in videos]
+    return [_row(video, point, stretches[video, point]) for video, point in sorted(stretches, key=lambda trial: (order.index(trial[0]), trial[1]))]
 
 
-def _row(video: str, point: int, settings: Settings, stretches: Sequence[tune.Result]) -> Row:
+def _row(video: str, point: int, stretches: Sequence[tune.Result]) -> Row:
     by_rung = sorted(stretches, key=lambda result: result.config["rung"])
     found = [result.metrics for result in by_rung if result.error is None and result.metrics and not result.metrics.get("error")]
     errors = [_error(result) for result in by_rung]
     computed = {name: sum(one[name] for one in found) for name in ("computed_steps", "computed_refreshes", "wall_s")}
     known = {name: value for name, value in (found[-1] if found else {}).items() if name in Row.MEASURED} | computed
-    missing = "" if stretches else "it was never run"
-    return Row(video=video, point=point, settings=dict(settings), error=next(filter(None, errors), missing), **known)
+    settings = json.loads(by_rung[0].config["settings"])
+    return Row(video=video, point=point, settings=settings, error=next(filter(None, errors), ""), **known)
 
 
 def _error(result: tune.Result) -> str:
