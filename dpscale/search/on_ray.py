@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from dpscale.config.schema import AshaStopping, Config
 from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import InputError
+from dpscale.finetune.on_ray import finetune
 from dpscale.finetune.process import TUNE_ENVIRONMENT, prepare_process, set_defaults
 from dpscale.joint.state import JointState
 from dpscale.joint.video import fingerprint
@@ -34,9 +34,7 @@ from dpscale.search.pareto import price
 from dpscale.search.record import Row
 from dpscale.search.space import Settings, domains
 from dpscale.search.trial import Trial, Trials, entrants, relatives
-from dpscale.tracking.tracker import Tracker
-
-log = logging.getLogger(__name__)
+from dpscale.tracking.tracker import NullTracker, Tracker
 
 STAGE = "search"
 _TRIALS: dict[str, Trials] = {}
@@ -48,12 +46,20 @@ def search(config: Config, layout: RunLayout, videos: Sequence[VideoConfig], poi
 
     Performers must be preprocessed and finetuned. A trial that fails is tried `search.max_failures` times more, then its row says why."""
     set_defaults(TUNE_ENVIRONMENT)
+    _finetune_otherwise(config, layout, videos, points or ())
     source, most = _source(config, layout, videos, points)
     rows = _rows(_tuner(config, layout, videos, points, source, most, tracker).fit(), videos, layout)
     for row in rows:
         key = tracker.start(STAGE, _run_name(row.video, row.point), {})
         tracker.finish(key, "FAILED" if row.error else "FINISHED")
     return rows
+
+
+def _finetune_otherwise(config: Config, layout: RunLayout, videos: Sequence[VideoConfig], points: Sequence[Settings]) -> None:
+    """Models of finetunings that only points ask for: once each, shared by all trials of a performer. Trials tell of those that failed."""
+    trials = (Trial.of(config, layout, videos[0], point) for point in points)
+    for trial in {trial.layout.models: trial for trial in trials if trial.layout.models is not None}.values():
+        finetune(trial.config, trial.layout, sorted({video.performer for video in videos}), NullTracker())
 
 
 def _source(config: Config, layout: RunLayout, videos: Sequence[VideoConfig], points: Sequence[Settings] | None) -> tuple[_Source, int]:

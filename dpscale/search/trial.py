@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dpscale.config.schema import Config, DiffusionConfig, FieldConfig, FinetuneConfig, JointConfig
+from dpscale.config.schema import Config, DiffusionConfig, FieldConfig, JointConfig
 from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout, safe_name
 from dpscale.data.shards import ShardReader, read_clip
@@ -107,17 +107,6 @@ def entrants(config: Config, layout: RunLayout, videos: Sequence[VideoConfig], p
             cost_db = price(trial.cost(layout), config.search.objective.price_db)
             found.append(Entrant(layout.video_name(video), number, cost_db, keys, point))
     return found
-
-
-def finetunings(config: Config, points: Sequence[Settings]) -> list[tuple[FinetuneConfig, dict]]:
-    """Different finetunings that points ask for beside the run's own, each with the settings that ask for it."""
-    found: dict[str, tuple[FinetuneConfig, dict]] = {}
-    for point in points:
-        settings = {key: value for key, value in point.items() if key.startswith("finetune.")}
-        own = applied(config, settings).finetune
-        if own != config.finetune:
-            found[own.model_dump_json()] = (own, settings)
-    return list(found.values())
 
 
 class Trials:

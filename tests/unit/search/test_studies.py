@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import pytest
-
-pytest.importorskip("optuna", reason="pinned, but an environment may be older")
-
 from dpscale.search.halving import Stretch
 from dpscale.search.space import Range
 from dpscale.search.studies import Studies
