@@ -131,7 +131,7 @@ def summary(config: Config, pieces: Sequence[Piece], grid: Sequence[Row], rows: 
     reached = [(of[row.video, row.point], row.operations) for row in rows]
     frames = {layout.video_name(piece.trial.video): held_out_frames(layout, piece.trial.video) for piece in pieces}
     full, stopped, shared = _work(whole, frames, alone), _work(reached, frames, alone), _work(reached, frames, together)
-    step_s, call_s = sum(row.field_s for row in grid) / full["steps"], sum(row.refresh_s for row in grid) / full["calls"]
+    step_s, call_s = _seconds(grid, full)
 
     def cost_s(work: dict[str, int]) -> float:
         return work["steps"] * step_s + work["calls"] * call_s
@@ -152,6 +152,15 @@ def summary(config: Config, pieces: Sequence[Piece], grid: Sequence[Row], rows: 
         "call_s": call_s,
         "steps_per_call": call_s / step_s,
     }
+
+
+def _seconds(grid: Sequence[Row], full: dict[str, int]) -> tuple[float, float]:
+    """Of a field step, as the runs with one refresh took it; of a denoiser call, with all that a refresh needs beside it: V_s rendered and
+    encoded, V_p decoded."""
+    longest = max(row.settings[INTERVAL] for row in grid)
+    quiet = [row for row in grid if row.settings[INTERVAL] == longest]
+    step_s = sum(row.field_s for row in quiet) / sum(row.computed_steps for row in quiet)
+    return step_s, (sum(row.field_s + row.refresh_s for row in grid) - step_s * full["steps"]) / full["calls"]
 
 
 def _work(trials: Sequence[tuple[Trial, int]], frames: dict[str, int], count) -> dict[str, int]:
