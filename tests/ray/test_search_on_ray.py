@@ -167,3 +167,28 @@ def test_a_trial_that_fails_is_tried_again_then_reported(ray_session: None, weig
     assert "finetune performer 'ben' first" in rows[4].error
     runs = [json.loads(path.read_text()) for path in (layout.search / "tune").glob("*/*/params.json")]
     assert len(runs) == len(rows)
+
+
+def test_asha_stops_trials_of_a_video_at_rungs(ray_session: None, weights: Path, tmp_path: Path) -> None:
+    """One after the other, so that later trials are compared with earlier ones: some stop at a rung, at least one of each video ends."""
+    stopping = {"kind": "asha", "first_rung": 0.25, "reduction": 2.0}
+    write_inputs(RunLayout.of(search_config(tmp_path, weights, "asha", stopping)))
+    rows = run_search(tmp_path, weights, "asha", stopping)
+    assert {row.error for row in rows} == {""}
+    for video in ("ann--self", "ben--self"):
+        assert "finished" in {row.status for row in rows if row.video == video}
+    assert {row.step for row in rows if not row.ended} <= {6, 12}
+
+
+def test_optuna_s_points_are_run_and_its_search_is_read_back(ray_session: None, weights: Path, tmp_path: Path) -> None:
+    plain = resolved(search_config(tmp_path, weights, "optuna", {"kind": "none"}))
+    space = {"joint": {"refresh_interval": INTERVALS, "flow_weight": {"min": 0.5, "max": 2.0}}}
+    config = check(plain | {"search": plain["search"] | {"space": space, "searcher": {"kind": "optuna", "num_points": 2}}})
+    layout = RunLayout.of(config)
+    write_inputs(layout)
+    assert points(config) is None
+    rows = search(config, layout, VIDEOS, None, NullTracker())
+    assert [(row.video, row.point, row.status) for row in rows] == [(v, n, "finished") for v in ("ann--self", "ben--self") for n in range(2)]
+    assert all(row.settings["joint.refresh_interval"] in INTERVALS and 0.5 <= row.settings["joint.flow_weight"] <= 2.0 for row in rows)
+    again = search(config, layout, VIDEOS, None, NullTracker())
+    assert [asdict(row) for row in again] == [asdict(row) for row in rows]
