@@ -102,10 +102,14 @@ class Halving:
             race.values = {}
 
     def _surviving(self, race: _Race) -> list[int]:
-        """The best part of the different states, one in `reduction`, rounded up; all trials of a state stand and fall together."""
+        """The best part of the different states, one in `reduction`, rounded up; all trials of a state stand and fall together. Where one
+        trial is the cheapest, it goes on in any case: what is dearer is measured against its result, and no other costs less."""
         states: dict[str, list[int]] = {}
         for point, entrant in race.entrants.items():
             states.setdefault(entrant.keys[race.rung], []).append(point)
         best = {key: max(race.values[point] - race.entrants[point].price for point in points) for key, points in states.items()}
         kept = sorted(best, key=lambda key: -best[key])[: math.ceil(len(best) / self._reduction)]
-        return [point for point in race.entrants if race.entrants[point].keys[race.rung] in kept]
+        cheapest = min((entrant.price for entrant in race.entrants.values()), default=0.0)
+        cheap = [point for point, entrant in race.entrants.items() if entrant.price == cheapest]
+        spared = cheap if len(cheap) == 1 else []
+        return [point for point, entrant in race.entrants.items() if entrant.keys[race.rung] in kept or point in spared]

@@ -86,3 +86,8 @@ def test_nothing_is_ready_while_a_rung_is_not_full() -> None:
     assert not race.exhausted
     race.done(stretches[-1], QUALITY[4])
     assert race.next() == Stretch("a", 2, 1)
+
+
+def test_the_cheapest_is_never_left_behind() -> None:
+    reached = finished(Halving(entrants(prices=(1.0, 0.5, 2.0, 2.0, 2.0)), 3, 5.0), dict(QUALITY))
+    assert reached == {("a", 0): 0, ("a", 1): 3, ("a", 2): 0, ("a", 3): 0, ("a", 4): 3}
