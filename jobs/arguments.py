@@ -16,6 +16,7 @@ JOBS = {
     "finetune": "adapt the diffusion model and the decoder to each performer",
     "optimize": "joint optimisation of the videos (Algorithm 1)",
     "evaluate": "metrics, mp4s and contact sheets of the finished videos",
+    "search": "try settings, the refresh interval first, on every video that has a truth",
     "report": "one HTML page and summary.json from what is there",
     "ingest": "list the clips of a data set -> clips.parquet",
     "inspect": "list preprocessed clips, check every row, draw contact sheets",

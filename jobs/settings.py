@@ -11,9 +11,9 @@ from dpscale.config.schema import Config
 from jobs.footage_names import drive, performer
 
 CONFIGS = Path(__file__).parent / "configs"
-DEFAULT_CONFIGS = {"demo": "demo.toml", "plan": "sd21.toml"}
+DEFAULT_CONFIGS = {"demo": "demo.toml", "plan": "sd21.toml", "search": "search.toml"}
 """Of the other jobs: tiny.toml."""
-NEEDS_PERFORMERS = ("personalize", "demo", "preprocess", "finetune", "optimize", "evaluate", "report")
+NEEDS_PERFORMERS = ("personalize", "demo", "preprocess", "finetune", "optimize", "evaluate", "report", "search")
 TAKES_PERFORMERS = tuple(job for job in NEEDS_PERFORMERS if job != "demo")
 
 

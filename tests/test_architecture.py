@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"jobs"},
     {"report"},
-    {"scheduler"},
+    {"search", "scheduler"},
     {"preprocess", "finetune", "joint", "evaluate"},
     {"diffusion", "field", "body"},
     {"tracking"},
@@ -27,7 +27,7 @@ SOURCES = sorted([*(ROOT / "dpscale").rglob("*.py"), *(ROOT / "jobs").rglob("*.p
 ALL_PYTHON = sorted([*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
 LIGHT_MODULES = [
     "dpscale.config.schema", "dpscale.config.load", "dpscale.data.types", "dpscale.data.layout", "dpscale.data.checkpoint", "dpscale.data.seeds",
-    "dpscale.tracking.tracker",
+    "dpscale.tracking.tracker", "dpscale.search.space", "dpscale.search.program",
     "dpscale.scheduler.messages", "dpscale.scheduler.state", "dpscale.scheduler.policy", "jobs.cli", "jobs.dry_run", "jobs.pipeline",
 ]  # fmt: skip
 MAX_FILE_LINES, MAX_JOB_LINES, MAX_FUNCTION_LINES, MAX_NESTING = 299, 60, 59, 3

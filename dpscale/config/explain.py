@@ -93,7 +93,7 @@ def _resolve(schema: Schema) -> Schema:
 
 
 def _describe(schema: Schema) -> str:
-    """"a number above 0 and at most 1", "one of temporal, all", ..."""
+    """ "a number above 0 and at most 1", "one of temporal, all", ..."""
     if "anyOf" in schema:
         words = [_describe(_resolve(option)) for option in schema["anyOf"] if option.get("type") != "null"]
         return " or ".join(words) + (" (or left out)" if {"type": "null"} in schema["anyOf"] else "")

@@ -15,7 +15,7 @@ from dpscale.config.explain import explain
 from dpscale.config.schema import Config
 
 _HARMLESS = re.compile(
-    r"(run\.root|ray\.(?!torch_threads).*|scheduler\..*|tracking\..*|drives|performers|videos(\..*)?"
+    r"(run\.root|ray\.(?!torch_threads).*|scheduler\..*|tracking\..*|search\..*|drives|performers|videos(\..*)?"
     r"|preprocess\.(num_actors|encode_actors|store)|finetune\.(max_concurrent|max_per_tenant|max_failures|checkpoint_every|nvme_path)"
     r"|finetune\.(gradient_checkpointing|validate_every|cache_gib)|pretrain\.(.*_steps|checkpoint_every_s)|performers\.[^.]+\.(tenant|priority))"
 )
@@ -63,7 +63,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> dict[str, Any]:
-    """"a.b=1" -> {"a": {"b": 1}}. The value is read as TOML; what is not TOML is a string. Raises ConfigError."""
+    """ "a.b=1" -> {"a": {"b": 1}}. The value is read as TOML; what is not TOML is a string. Raises ConfigError."""
     key, equals, value = text.partition("=")
     names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):

@@ -18,6 +18,9 @@ from dpscale.config.joint import JointConfig as JointConfig
 from dpscale.config.joint import SchedulerConfig as SchedulerConfig
 from dpscale.config.model import DiffusionConfig as DiffusionConfig
 from dpscale.config.model import PartsConfig as PartsConfig
+from dpscale.config.search import AshaStopping as AshaStopping
+from dpscale.config.search import ObjectiveConfig as ObjectiveConfig
+from dpscale.config.search import SearchConfig as SearchConfig
 from dpscale.config.section import RunName, Section, Seed
 from dpscale.config.sources import (
     Drive,
@@ -202,6 +205,7 @@ class Config(Section):
     joint: JointConfig = JointConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    search: SearchConfig = SearchConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")

@@ -84,6 +84,15 @@ class RunLayout:
         """Folder of one video's joint optimisation: checkpoints, refresh results, final frames."""
         return self.root / "joint" / self.video_name(video)
 
+    def inputs(self, video: VideoConfig) -> Path:
+        """Folder of a video's decoded arrays (joint/inputs.py)."""
+        return self.root / "joint" / self.video_name(video) / "inputs"
+
+    @property
+    def search(self) -> Path:
+        """Folder of searches: trials, what they share, results."""
+        return self.root / "search"
+
     def videos(self, video: VideoConfig) -> Path:
         """Folder of one video's finished mp4s and contact sheets."""
         return self.root / "videos" / self.video_name(video)

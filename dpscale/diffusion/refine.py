@@ -178,12 +178,17 @@ def refine(
     return progress.latents.transpose(0, 1)
 
 
+def denoising_steps(sampling_steps: int, strength: float) -> int:
+    """Of `sampling_steps` at full strength those that a pass of `strength` takes."""
+    return max(1, round(sampling_steps * strength))
+
+
 def sampling_schedule(noise_schedule: DDIMScheduler, sampling_steps: int, strength: float) -> DDIMScheduler:
     """The part `strength` of the diffusion time, in the same part of `sampling_steps`, at least one.
 
     Where they divide the time evenly these are the last steps of the whole schedule; with few steps the start stays where the
     strength puts it, and the last step always ends without noise."""
-    num_steps = max(1, round(sampling_steps * strength))
+    num_steps = denoising_steps(sampling_steps, strength)
     num_timesteps = num_steps * max(1, round(noise_schedule.config.num_train_timesteps * strength / num_steps))
     betas = noise_schedule.betas[:num_timesteps].tolist()
     schedule = DDIMScheduler.from_config(

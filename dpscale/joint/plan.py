@@ -1,10 +1,11 @@
-"""When the diffusion model is asked for new targets, and how strongly (DiffPerformer 4.3, Algorithm 1; METHOD 6)."""
+"""What follows from the settings alone: when the diffusion model is asked for new targets, and how strongly; the rates and weights of a step
+(DiffPerformer 4.3, Algorithm 1; METHOD 6)."""
 
 from __future__ import annotations
 
 import math
 
-from dpscale.config.schema import JointConfig
+from dpscale.config.schema import FieldConfig, JointConfig
 
 
 def num_refreshes(joint: JointConfig) -> int:
@@ -43,3 +44,15 @@ def needed_by(joint: JointConfig, refresh: int, asked_at: int) -> int:
     if refresh == 0:
         return asked_at
     return min(asked_at + joint.refresh_overlap, max(asked_at, step_of(joint, refresh + 1) - 1))
+
+
+def learning_rate(field: FieldConfig, step: int) -> float:
+    """Halved at every milestone (CoDeF); a warm-up step (<= 0) has the full rate."""
+    return field.lr * 0.5 ** sum(step > milestone for milestone in field.lr_milestones)
+
+
+def flow_weight(joint: JointConfig, step: int) -> float:
+    """lambda of Eq. 6 at `step` (1 .. steps): from `flow_weight` linearly to `flow_weight_to`, times the rise from 0 over the first steps."""
+    last = joint.flow_weight if joint.flow_weight_to is None else joint.flow_weight_to
+    steady = joint.flow_weight + (last - joint.flow_weight) * (step - 1) / max(1, joint.steps - 1)
+    return steady * min(1.0, step / max(1, joint.flow_rise_steps))

@@ -28,6 +28,7 @@ from dpscale.joint.checkpoint import VideoStore
 from dpscale.joint.delta_cache import DeltaCache
 from dpscale.joint.performers import PerformerWeights
 from dpscale.joint.state import RefreshRequest
+from dpscale.joint.unfinished import UnfinishedRefresh
 from dpscale.joint.video import VideoTask, load_task
 
 
@@ -73,6 +74,19 @@ class DiffusionRefresh:
         if not sampling.run(progress, save, should_stop):
             raise RefreshStopped(progress)
         return model.decode(progress.latents.transpose(0, 1), self._references, out)
+
+    def resumed(
+        self, request: RefreshRequest, unfinished: UnfinishedRefresh, save_every_s: float, should_stop: Callable[[], bool] | None = None
+    ) -> UInt8[np.ndarray, "N H W 3"]:
+        """V_p, mapped from a temporary file. Continues what `unfinished` holds, and leaves its progress there from time to time.
+
+        Raises RefreshStopped where `should_stop` says so between two UNet calls; the progress is there then."""
+        out = scratch_array(request.guidance.shape, np.uint8)
+        try:
+            return self(request, unfinished.load(self._device), unfinished.saves_every(save_every_s), out, should_stop)
+        except RefreshStopped as stopped:
+            unfinished.save(stopped.progress)
+            raise
 
     def _start(self, sampling: Pass, request: RefreshRequest) -> Progress:
         config, model = self._video.config, self._model
@@ -144,16 +158,8 @@ class RefreshService:
         Leaves its progress in the video's folder from time to time and continues what it finds there, which VideoStore removes when
         the refresh is committed. Raises RefreshStopped where `should_stop` says so between two UNet calls; the progress is there then."""
         self._weights.use(self._layout.finetune(video.performer))
-        refresh = self._warmed(video)
         unfinished = VideoStore.of(self._config, self._layout, video).unfinished(request.refresh)
-        progress = unfinished.load(next(self._model.denoiser.parameters()).device)
-        out = scratch_array(request.guidance.shape, np.uint8)
-        save = unfinished.saves_every(self._config.scheduler.refresh_checkpoint_s)
-        try:
-            return refresh(request, progress, save, out, should_stop)
-        except RefreshStopped as stopped:
-            unfinished.save(stopped.progress)
-            raise
+        return self._warmed(video).resumed(request, unfinished, self._config.scheduler.refresh_checkpoint_s, should_stop)
 
     def _warmed(self, video: VideoConfig) -> DiffusionRefresh:
         name = self._layout.video_name(video)

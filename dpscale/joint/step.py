@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from dpscale.config.schema import FieldConfig, JointConfig
 from dpscale.data.seeds import derive
 from dpscale.field.loss import Losses, draw_samples, ivr_loss
+from dpscale.joint.plan import flow_weight, learning_rate
 from dpscale.joint.state import JointState
 from dpscale.joint.video import VideoTask
-
-
-def learning_rate(field: FieldConfig, step: int) -> float:
-    """Halved at every milestone (CoDeF); a warm-up step (<= 0) has the full rate."""
-    return field.lr * 0.5 ** sum(step > milestone for milestone in field.lr_milestones)
-
-
-def flow_weight(joint: JointConfig, step: int) -> float:
-    """lambda of Eq. 6 at `step` (1 .. steps): from `flow_weight` linearly to `flow_weight_to`, times the rise from 0 over the first steps."""
-    last = joint.flow_weight if joint.flow_weight_to is None else joint.flow_weight_to
-    steady = joint.flow_weight + (last - joint.flow_weight) * (step - 1) / max(1, joint.steps - 1)
-    return steady * min(1.0, step / max(1, joint.flow_rise_steps))
 
 
 def field_step(state: JointState, video: VideoTask, step: int) -> Losses:

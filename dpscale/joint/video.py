@@ -62,7 +62,7 @@ def load_task(config: Config, layout: RunLayout, video: VideoConfig) -> VideoTas
     size = drive.column("iuv", np.arange(1)).shape[1:3]
     if size != first.frames.shape[1:3]:
         raise InputError(f"drive {video.drive!r} has {size} px, performer {video.performer!r} {first.frames.shape[1:3]}: preprocess both at one size")
-    frames, inputs = np.arange(first.num_train if itself else 0, len(drive)), layout.joint(video) / "inputs"
+    frames, inputs = np.arange(first.num_train if itself else 0, len(drive)), layout.inputs(video)
     decode_inputs(inputs, _inputs_key(config, layout, video), drive, frames, main, first.num_train, config.joint.background_flow)
     pose, known = mapped_pose(inputs, drive), mapped_known(inputs)
     return VideoTask(layout.video_name(video), config, pose, first.frames[0], first.image_embedding, known, inputs)

@@ -20,7 +20,6 @@ def test_values_are_fixed_for_ever():
     assert [derive(0, "finetune", "man"), derive(1)] == [int(text) for text in other_process] == [FINETUNE_MAN, ONE]
 
 
-
 @given(st.integers(0, 2**31 - 1), st.lists(st.one_of(st.text(max_size=5), st.integers(0, 9)), max_size=4))
 def test_seeds_fit_63_bits(seed: int, names: list[str | int]):
     assert 0 <= derive(seed, *names) < 2**63
