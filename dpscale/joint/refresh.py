@@ -76,7 +76,7 @@ class DiffusionRefresh:
         return model.decode(progress.latents.transpose(0, 1), self._references, out)
 
     def resumed(
-        self, request: RefreshRequest, unfinished: UnfinishedRefresh, save_every_s: float, should_stop: Callable[[], bool] | None = None
+        self, request: RefreshRequest, unfinished: UnfinishedRefresh, save_every_s: float, should_stop: Callable[[], bool] = lambda: False
     ) -> UInt8[np.ndarray, "N H W 3"]:
         """V_p, mapped from a temporary file. Continues what `unfinished` holds, and leaves its progress there from time to time.
 
