@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.ray_cluster import ROOT, RayCluster
@@ -141,45 +139,3 @@ def test_a_node_that_does_not_see_the_run_folder_is_named(cluster: RayCluster, t
     assert done.returncode == 2, done.stdout
     assert f"{config.parent / 'batch'}: not seen by " in done.stdout
     assert "storage that every node mounts at the same path" in done.stdout
-
-
-@pytest.mark.timeout(900)
-def test_stopped_retried_and_a_node_killed_give_the_same_bits(cluster: RayCluster, tmp_path: Path):
-    whole = _dpscale(cluster, "personalize", str(_config(tmp_path / "whole")), "--submit", cluster.url)
-    assert whole.returncode == 0, whole.stdout + whole.stderr
-    assert "run folder seen by all 2 nodes" in whole.stdout
-
-    out = tmp_path / "disturbed" / "batch"
-    first = _submitted(cluster, "personalize", str(_config(tmp_path / "disturbed")), "--submit", cluster.url)
-    assert f"job {first} is at work there" in _dpscale(cluster, "personalize", str(out.parent / "run.toml"), "--submit", cluster.url).stderr
-    _wait_for(lambda: list((out / "shards").rglob("_COMPLETE.json")))
-    stopped = _dpscale(cluster, "jobs", "stop", first, "--address", cluster.url)
-    assert f"{first}: stopped. Resume with: dpscale jobs retry {first}" in stopped.stdout
-
-    second = _submitted(cluster, "jobs", "retry", first, "--address", cluster.url)
-    _wait_for(lambda: (out / "joint" / "dancer--self" / "refreshes" / "00001").exists())
-    cluster.kill_worker(cluster.workers[0])
-    cluster.add_worker()
-    followed = _dpscale(cluster, "jobs", "logs", second, "--address", cluster.url)
-    assert followed.returncode == 0, followed.stdout + followed.stderr
-    assert "1 already there" in followed.stdout, "what the stopped job had finished"
-    assert json.loads((out / "summary.json").read_text())["failed"] == {}
-    disturbed, undisturbed = _frames(out), _frames(tmp_path / "whole" / "batch")
-    assert disturbed.keys() == undisturbed.keys()
-    for name in undisturbed:
-        assert np.array_equal(disturbed[name], undisturbed[name]), name
-    listed = _dpscale(cluster, "jobs", "list", "--address", cluster.url, COLUMNS="200").stdout
-    assert [status for line in listed.splitlines() for status in ("STOPPED", "SUCCEEDED") if status in line] == ["SUCCEEDED", "STOPPED", "SUCCEEDED"]
-    _no_trace(PLANTED, cluster.folder, tmp_path)
-    _no_trace(cluster.token, *cluster.folder.glob("ray*"), tmp_path)
-
-
-def _frames(out: Path) -> dict[str, np.ndarray]:
-    with np.load(out / "joint" / "dancer--self" / "result" / "frames.npz") as arrays:
-        return dict(arrays)
-
-
-def _no_trace(secret: str, *folders: Path) -> None:
-    """Neither in Ray's logs and packages nor in the run folders."""
-    holding = [path for folder in folders for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
-    assert holding == []
