@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 
@@ -9,6 +10,8 @@ from dpscale.config.schema import Config
 from dpscale.data.layout import RunLayout
 from dpscale.tracking.lineage import record_lineage
 from dpscale.tracking.tracker import BATCH, Tracker, spool_folder
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -29,6 +32,17 @@ def tracked(config: Config, layout: RunLayout, failed: Sized) -> Iterator[Tracke
         tracker.finish(BATCH, "FAILED" if failed else "FINISHED")
     finally:
         tracker.close()
+        _tell_what_waits(config, layout)
+
+
+def _tell_what_waits(config: Config, layout: RunLayout) -> None:
+    """The writer's own warnings stay in Ray's logs."""
+    from dpscale.tracking.spooled import pending
+
+    if config.tracking.kind == "mlflow" and pending(spool_folder(layout)):
+        log.warning(
+            "MLflow has not answered: part of the record waits in %s; this command again, or `dpscale report`, sends it", spool_folder(layout)
+        )
 
 
 def replay(config: Config, layout: RunLayout) -> None:

@@ -20,9 +20,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-# Before the import: no usage reports to anyone. Attempts are repeated here (dpscale.tracking.lane), so MLflow's own are left out: with
-# them one call to a server that is away takes minutes.
-for _variable, _value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"), ("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")):
+# Before the import: no usage reports to anyone, no lines on a job's screen. Attempts are repeated here (dpscale.tracking.lane), so MLflow's
+# own are left out: with them one call to a server that is away takes minutes.
+_SETTINGS_OF_MLFLOW = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+}
+for _variable, _value in _SETTINGS_OF_MLFLOW.items():
     os.environ.setdefault(_variable, _value)
 
 from mlflow import MlflowClient  # noqa: E402

@@ -54,7 +54,7 @@ def test_sixteen_writers_and_a_killed_server_leave_every_point_exactly_once(serv
     assert POINTS / 4 < result.there_when_killed < POINTS  # it was killed while points were on their way
 
 
-def test_a_run_without_a_server_finishes_and_a_later_process_sends_its_record(server, tmp_path):
+def test_a_run_without_a_server_finishes_and_a_later_process_sends_its_record(server, tmp_path, caplog):
     config = Config(run=RunConfig(root=tmp_path, name="alone"), tracking=TrackingConfig(uri=server[0].uri, system_metrics_s=1))
     layout = RunLayout.of(config)
     server[0].kill()
@@ -67,6 +67,7 @@ def test_a_run_without_a_server_finishes_and_a_later_process_sends_its_record(se
         time.sleep(2.5)
     assert time.monotonic() - start < 60
     assert pending(spool_folder(layout))
+    assert "dpscale report" in caplog.text
 
     server[0].start()
     write_json(layout.resolved_config, resolved(config))
