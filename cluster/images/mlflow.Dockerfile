@@ -6,7 +6,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 COPY constraints.txt /tmp/constraints.txt
 # hadolint ignore=DL3013
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python -m pip install --no-cache-dir -c /tmp/constraints.txt mlflow boto3 psycopg2-binary \
+    python -m pip install --no-cache-dir -c /tmp/constraints.txt mlflow boto3 "psycopg[binary]" \
  && useradd --create-home --uid 1000 mlflow
 USER 1000
 WORKDIR /home/mlflow

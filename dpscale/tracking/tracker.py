@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -77,11 +78,11 @@ class Tracker(Protocol):
         ...
 
 
-class Recorder:
+class Recorder(ABC):
     """The protocol's calls as events; what becomes of an event is what trackers differ in."""
 
-    def record(self, events: Sequence[Event]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def record(self, events: Sequence[Event]) -> None: ...
 
     def flush(self) -> None:
         pass

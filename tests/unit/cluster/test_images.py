@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from tests.unit.cluster.manifests import CLUSTER, OVERLAYS, ROOT, built, pinned, pods
 
@@ -88,3 +89,13 @@ def test_the_page_builds_every_target_under_the_name_that_manifests_use():
         assert f"--target {target} -t dpscale-{target}:ray{pinned('ray')} ." in page
         assert any(line.endswith(f" AS {target}") for line in instructions(CLUSTER / "images" / "Dockerfile"))
     assert f"-t dpscale-mlflow:{pinned('mlflow')} ." in page
+
+
+def test_mlflow_s_image_has_the_driver_of_its_database():
+    """Which one `postgresql://` means is up to SQLAlchemy, and changed with 2.1."""
+    manifests = (CLUSTER / "mlflow" / "kubernetes" / "server.yaml").read_text() + (CLUSTER / "mlflow" / "compose.yaml").read_text()
+    uris = set(re.findall(r"--backend-store-uri=(\S+)", manifests))
+    assert len(uris) == 2
+    installed = next(line for line in instructions(CLUSTER / "images" / "mlflow.Dockerfile") if "pip install" in line)
+    assert {make_url(uri).get_dialect().driver for uri in uris} == {"psycopg"}
+    assert '"psycopg[binary]"' in installed

@@ -81,7 +81,9 @@ def test_manifests_follow_kubernetes_schemas(folder):
 
 @pytest.mark.parametrize("folder", BUILDS, ids=name_of)
 def test_pods_of_every_kind_follow_kubernetes_schema(folder):
-    for spec in pods(built(folder)):
+    specs = pods(built(folder))
+    assert specs
+    for spec in specs:
         kubernetes_validate.validate({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": spec}, KUBERNETES, strict=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -97,5 +98,11 @@ def test_beyond_loopback_a_token_must_be_there():
         check_protected("http://10.255.255.1:8265", has_token=False)
 
 
-def test_on_loopback_the_cluster_decides():
-    check_protected("http://127.0.0.1:9", has_token=False)
+@pytest.mark.parametrize(
+    ("url", "is_here"), [("http://127.0.0.1:9", True), ("http://[::1]:9", True), ("http://localhost:9", True), ("http://127.0.0.1.example:9", False)]
+)
+def test_on_loopback_the_cluster_decides(url: str, is_here: bool):
+    """Nobody listens at port 9: an address that is not of this machine is refused before anything is sent."""
+    assert is_loopback(url) is is_here
+    with nullcontext() if is_here else pytest.raises(InputError, match="no token is configured"):
+        check_protected(url, has_token=False)

@@ -50,4 +50,8 @@ def test_urls_with_passwords_and_keys_are_refused(url: str):
     ],
 )  # fmt: skip
 def test_urls_without_are_sent(url: str):
-    refuse_passwords("the settings", f'{{"tracking": {{"uri": "{url}", "experiment": "a:b@c"}}}}')
+    text = f'{{"tracking": {{"uri": "{url}", "experiment": "a:b@c"}}}}'
+    refuse_passwords("the settings", text)
+    scheme, rest = url.split("://")
+    with pytest.raises(InputError, match="the settings: holds a URL with a password"):
+        refuse_passwords("the settings", text.replace(url, f"{scheme}://somebody:hunter22@{rest.rpartition('@')[2]}"))

@@ -29,10 +29,19 @@ def test_what_can_never_work_is_named_with_its_remedy(uri, word):
 
 
 @pytest.mark.parametrize(
-    "uri", ["sqlite:////tmp/mlflow.db", "http://127.0.0.1:5000", "https://host/mlflow", "postgresql+psycopg2://a:b@db/mlflow", "databricks"]
+    ("uri", "spoiled"),
+    [
+        ("sqlite:////shared/mlflow.db", "sqlite:///shared/mlflow.db"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000x"),
+        ("https://host/mlflow", "https:///mlflow"),
+        ("postgresql+psycopg2://a:b@db/mlflow", "postgresql+psycopg2:///mlflow"),
+        ("databricks", "http://ann:secret@databricks"),
+    ],
 )
-def test_good_ones_pass(uri):
+def test_good_ones_pass_and_differ_little_from_bad_ones(uri, spoiled):
     check_uri(uri)
+    with pytest.raises(InputError, match=r"tracking\.uri"):
+        check_uri(spoiled)
 
 
 def test_passwords_come_from_the_environment(monkeypatch):
