@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from jobs.batch_arguments import BATCH_JOBS
 from jobs.settings import TAKES_PERFORMERS
 from jobs.special_arguments import BESIDE_CONFIG, WITHOUT_CONFIG
 from jobs.submit_arguments import SUBMITTABLE, add_submit_arguments
@@ -18,6 +19,7 @@ JOBS = {
     "evaluate": "metrics, mp4s and contact sheets of the finished videos",
     "search": "try settings, the refresh interval first, on every video that has a truth",
     "report": "one HTML page and summary.json from what is there",
+    **BATCH_JOBS,
     "ingest": "list the clips of a data set -> clips.parquet",
     "inspect": "list preprocessed clips, check every row, draw contact sheets",
     "export": "write one finetuned performer as a model folder in diffusers' format",

@@ -9,6 +9,7 @@ from importlib import import_module
 
 from dpscale.config.load import ConfigError
 from jobs.arguments import parser
+from jobs.batch_arguments import WISHES
 from jobs.settings import config_of
 from jobs.submit_arguments import submit_arguments
 
@@ -27,8 +28,10 @@ def main(argv: Sequence[str] | None = None, resume: str | None = None) -> int:
             return import_module("jobs.inspect").run(arguments.folder, arguments.out)
         if arguments.job == "ingest":
             return import_module("jobs.ingest").run(arguments.folder, arguments.out, arguments.kind)
-        if arguments.job == "jobs":
-            return import_module("jobs.jobs").run(arguments)
+        if arguments.job in ("jobs", "status", "timeline"):
+            return import_module(f"jobs.{arguments.job}").run(arguments)
+        if arguments.job in WISHES:
+            return import_module("jobs.wish").run(arguments)
         config = config_of(arguments)
         if arguments.dry_run:
             return import_module("jobs.dry_run").run(config)

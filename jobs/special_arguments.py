@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 
+from jobs.batch_arguments import BATCH_ARGUMENTS
 from jobs.submit_arguments import add_jobs_arguments
 
 
@@ -31,5 +32,10 @@ def _export(job: ArgumentParser) -> None:
     job.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder for the model: a new or an empty one")
 
 
-WITHOUT_CONFIG: dict[str, Callable[[ArgumentParser], None]] = {"inspect": _inspect, "ingest": _ingest, "jobs": add_jobs_arguments}
+WITHOUT_CONFIG: dict[str, Callable[[ArgumentParser], None]] = {
+    **BATCH_ARGUMENTS,
+    "inspect": _inspect,
+    "ingest": _ingest,
+    "jobs": add_jobs_arguments,
+}
 BESIDE_CONFIG: dict[str, Callable[[ArgumentParser], None]] = {"plan": _plan, "export": _export}

@@ -16,7 +16,7 @@ from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import InputError
 from dpscale.joint.on_ray import FieldWorker, RefreshReceipt, RefreshWorker, SliceReceipt
-from dpscale.scheduler.messages import ActorReady, Role, StartRefresh, StartSlice, WorkFailed
+from dpscale.scheduler.messages import ActorReady, Role, StartRefresh, StartSlice, StopRefresh, WorkFailed
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,10 @@ class Fleet:
     def begin(self, command: StartSlice | StartRefresh, video: VideoConfig) -> ray.ObjectRef:
         actor = self._actors[command.actor]
         return actor.run_slice.remote(video) if isinstance(command, StartSlice) else actor.refresh.remote(video)
+
+    def stop_refresh(self, command: StopRefresh, video: VideoConfig) -> None:
+        """Without waiting: its receipt tells. One that has not begun, or just ends, goes on to its end."""
+        self._actors[command.actor].stop_at_window_step.remote(video)
 
     def wait(self, work: Iterable[ray.ObjectRef], timeout_s: float) -> list[ray.ObjectRef]:
         """Those of `work`, and of the starts, that have ended; at most `timeout_s` passes."""

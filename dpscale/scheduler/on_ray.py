@@ -31,11 +31,13 @@ from dpscale.scheduler.messages import (
     Finish,
     NodeDraining,
     RefreshDone,
+    RefreshStopped,
     ReplaceActor,
     Role,
     SliceDone,
     StartRefresh,
     StartSlice,
+    StopRefresh,
     Submitted,
     Tick,
     VideoWork,
@@ -205,7 +207,9 @@ class _Controller:
         done = (receipt.steps_done, receipt.refreshes_done, receipt.num_frames, receipt.refresh_wanted, receipt.steps_blocked, receipt.finished)
         return SliceDone(command.video, command.ticket, *done)
 
-    def _refresh_event(self, command: StartRefresh, receipt: RefreshReceipt, seconds: float) -> RefreshDone:
+    def _refresh_event(self, command: StartRefresh, receipt: RefreshReceipt, seconds: float) -> RefreshDone | RefreshStopped:
+        if not receipt.finished:
+            return RefreshStopped(command.video, command.ticket)
         self._tracker.metrics(self._keys[command.video], {"refresh_strength": receipt.strength, "refresh_s": receipt.seconds}, receipt.step)
         self._logbook.measured(Role.REFRESH, self._scheduler.videos[command.video].num_frames, seconds)
         self._gauges.took(Role.REFRESH, seconds)
@@ -216,6 +220,8 @@ class _Controller:
     def _obey(self, command: Command) -> None:
         if isinstance(command, StartSlice | StartRefresh):
             self._work[self._fleet.begin(command, self._videos[command.video])] = (command, time.monotonic())
+        elif isinstance(command, StopRefresh):
+            self._fleet.stop_refresh(command, self._videos[command.video])
         elif isinstance(command, ReplaceActor):
             self._fleet.replace(command.number, command.role)
         elif isinstance(command, Finish):

@@ -16,12 +16,13 @@ from dpscale.scheduler.messages import Cancelled, Paused, Reprioritized, Resumed
 
 log = logging.getLogger(__name__)
 
-_WISHES: dict[str, type[Wish]] = {"cancel": Cancelled, "pause": Paused, "resume": Resumed, "reprioritize": Reprioritized}
+WISHES: dict[str, type[Wish]] = {"cancel": Cancelled, "pause": Paused, "resume": Resumed, "reprioritize": Reprioritized}
+"""By the name of the command that makes them."""
 
 
 def put_wish(folder: Path, wish: Wish) -> None:
     """Leaves a wish in `folder`; the driver takes it in within a second or two, or when it is started again."""
-    name = next(name for name, kind in _WISHES.items() if isinstance(wish, kind))
+    name = next(name for name, kind in WISHES.items() if isinstance(wish, kind))
     write_json(folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json", {"wish": name, **dataclasses.asdict(wish)})
 
 
@@ -39,4 +40,4 @@ def take_wishes(folder: Path) -> list[Wish]:
 
 def _read(path: Path) -> Wish:
     values = json.loads(path.read_text())
-    return TypeAdapter(_WISHES[values.pop("wish")]).validate_python(values)
+    return TypeAdapter(WISHES[values.pop("wish")]).validate_python(values)

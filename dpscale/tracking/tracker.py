@@ -84,7 +84,7 @@ class Recorder(ABC):
     @abstractmethod
     def record(self, events: Sequence[Event]) -> None: ...
 
-    def flush(self) -> None:
+    def flush(self) -> None:  # noqa: B027 - where nothing waits there is nothing to do
         pass
 
     def close(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,11 @@ from dpscale.joint.checkpoint import VideoStore
 from dpscale.joint.loop import optimise_on_disk
 from dpscale.joint.refresh import RefreshService
 from dpscale.joint.video import load_task
+from dpscale.scheduler.journal import segments
+from dpscale.scheduler.logbook import journal_path, wishes_path
+from dpscale.scheduler.messages import Cancelled, Paused, Resumed
 from dpscale.scheduler.on_ray import num_field_workers, optimize
+from dpscale.scheduler.wishes import put_wish
 from dpscale.tracking.tracker import NullTracker
 from tests.small_performer import small_clip, small_model
 from tests.unit.field.small_field import SMALL
@@ -184,6 +190,34 @@ def test_a_dead_driver_is_continued(ray_session: None, weights: Path, tmp_path: 
     outcomes = optimize(one_worker, layout, VIDEOS, NullTracker())
     assert [outcome.error for outcome in outcomes] == [None, None]
     assert_equal(in_one_process, frames_of(layout))
+
+
+def test_wishes_of_people_are_heard(ray_session: None, weights: Path, tmp_path: Path, in_one_process) -> None:
+    """Cancelled and paused before the driver begins, resumed by a person while it runs; the frames are those of an undisturbed video."""
+    config = make_config(tmp_path, weights, "wishes", refresh_checkpoint_s=0)
+    layout = RunLayout.of(config)
+    write_inputs(layout)
+    folder = wishes_path(layout.scheduling)
+    put_wish(folder, Cancelled("ben--self"))
+    put_wish(folder, Paused("ann--self"))
+
+    def resume() -> None:
+        put_wish(folder, Paused("ann--self"))  # and again, with a refresh under way: it is told to stop at a window-step
+        time.sleep(2)
+        put_wish(folder, Resumed("ann--self"))
+
+    person = threading.Timer(20, resume)
+    person.start()
+    ann, ben = optimize(config, layout, VIDEOS, NullTracker())
+    person.join()
+    assert (ann.error, ben.error) == (None, "cancelled")
+    alone, made = in_one_process["ann"], dict(np.load(layout.joint(VIDEOS[0]) / "result" / "frames.npz"))
+    for name, array in alone.items():
+        np.testing.assert_array_equal(made[name], array)
+    events = [event for _, event in segments(journal_path(layout.scheduling))[-1].events]
+    assert [event for event in events if isinstance(event, Paused | Resumed | Cancelled)] == [
+        Cancelled("ben--self"), Paused("ann--self"), Paused("ann--self"), Resumed("ann--self"),
+    ]  # fmt: skip
 
 
 OVERLAPPING: dict[str, object] = {"steps": 30, "refresh_interval": 10, "refresh_overlap": 6}

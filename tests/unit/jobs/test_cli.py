@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.arguments import JOBS, parser
+from jobs.batch_arguments import WISHES
 from jobs.cli import main
 
 
@@ -32,9 +33,10 @@ def test_help_needs_neither_torch_nor_ray():
 
 @pytest.mark.parametrize("job", JOBS)
 def test_every_job_has_an_entry_point(job: str):
-    text = (Path(__file__).parents[3] / "jobs" / f"{job}.py").read_text()
+    text = (Path(__file__).parents[3] / "jobs" / f"{'wish' if job in WISHES else job}.py").read_text()
     assert "def run(" in text or "import run" in text
     needed = {"inspect": ["runs"], "ingest": ["runs"], "jobs": ["list"], "export": ["--performer", "ann", "--to", "model"]}
+    needed |= dict.fromkeys(("status", "timeline", *WISHES), ["runs/demo"]) | {"reprioritize": ["runs/demo", "--priority", "2"]}
     assert parser().parse_args([job, *needed.get(job, [])]).job == job
 
 

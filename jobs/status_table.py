@@ -1,0 +1,36 @@
+"""The status of a batch as a table."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from jobs.progress import clock
+
+SILENCE_S = 15.0
+"""After which a driver is said to be gone: it writes every second or two."""
+
+ENDS = {"done", "failed", "cancelled"}
+
+
+def status_table(status: dict[str, Any]) -> Group:
+    table = Table("video", "phase", "steps", "refreshes", "frames", "|V_s - V_p|", "left", "failures", "priority")
+    for video in status["videos"]:
+        counts = ["/".join(map(str, video[key])) for key in ("steps", "refreshes")]
+        left = "-" if video["left_s"] is None else clock(video["left_s"])
+        l1 = "-" if video["l1"] is None else f"{video['l1']:.2f}"
+        table.add_row(video["name"], video["phase"], *counts, str(video["num_frames"]), l1, left, str(video["failures"]), str(video["priority"]))
+    return Group(table, Text(_summary(status)))
+
+
+def _summary(status: dict[str, Any]) -> str:
+    phases = ", ".join(f"{number} {phase}" for phase, number in status["phases"].items())
+    roles = ", ".join(f"{role}: {n['busy']} of {n['all']} at work, {status['waiting'][role]} waiting" for role, n in status["actors"].items())
+    over, silent_s = set(status["phases"]) <= ENDS, time.time() - status["updated_s"]
+    left = "" if over or status["eta_s"] is None else f", at least {clock(status['eta_s'])} left"
+    gone = "" if over or silent_s < SILENCE_S else f"\nno word from the driver for {clock(silent_s)}: the run's own command goes on from here"
+    return f"{phases}\n{roles}\n{clock(status['elapsed_s'])} since the start{left}{gone}"
