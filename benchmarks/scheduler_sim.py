@@ -1,5 +1,6 @@
 """What would 10,000 videos take on 1,000 GPUs? The scheduler's own code in simulated time (dpscale/scheduler/simulation.py), with service
-times of a measured run: `--times FILE`, a result of `python -m benchmarks.scheduler` or a file with the same key `service_times`.
+times of a run: `--times RUN`, a run folder, whose journal is measured; or a JSON file with the key `service_times`, by default those of the last
+kept result.
 
 Videos have log-normal lengths (median 150 frames); 1 % of the work under way an hour fails, and a node of 8 GPUs is taken away every 10 hours
 on average, with 120 s notice. GPUs are split between field and refresh in proportion to their work. `makespan_over_bound`: critical_path
@@ -21,8 +22,11 @@ from typing import Any
 
 from benchmarks import arguments, finish
 from dpscale.config.schema import JointConfig, SchedulerConfig
-from dpscale.data.types import InputError
+from dpscale.data.layout import RunLayout
 from dpscale.joint.plan import num_refreshes, strength
+from dpscale.scheduler.journal import segments
+from dpscale.scheduler.logbook import journal_path
+from dpscale.scheduler.measured_times import measured_times
 from dpscale.scheduler.messages import Role, Submitted, VideoWork
 from dpscale.scheduler.policy import make_policy
 from dpscale.scheduler.simulation import Cluster, Course, Job, ServiceTimes, Simulation, chain_s, field_s, refresh_s
@@ -31,14 +35,14 @@ from dpscale.scheduler.state import Scheduler
 SEED = 20261127
 WEIGHTS = {"a": 1.0, "b": 2.0, "c": 4.0}
 FAILING = {"failures_per_hour": 0.01, "preemptions_per_hour": 0.1}
-MEASURED = Path("benchmarks/results/scheduler.json")
+KEPT = Path("benchmarks/results/scheduler_sim.json")
 
 
 def main() -> None:
     options = {
         "videos": {"type": int, "default": 10_000},
         "gpus": {"type": int, "default": 1000},
-        "times": {"type": Path, "default": MEASURED, "help": "JSON with the key service_times"},
+        "times": {"type": Path, "default": KEPT, "help": "run folder, or JSON with the key service_times"},
         "steps": {"type": int, "default": 10_000, "help": "field steps of a video (paper: 10,000)"},
     }
     args = arguments(__doc__, **options)
@@ -61,8 +65,8 @@ def main() -> None:
 
 
 def service_times(path: Path) -> ServiceTimes:
-    if not path.exists():
-        raise InputError(f"{path} is not there: measure with `python -m benchmarks.scheduler --json {path}`, or name a file with --times")
+    if path.is_dir():
+        return measured_times(segments(journal_path(RunLayout(path).scheduling)))
     return ServiceTimes(**json.loads(path.read_text())["service_times"])
 
 

@@ -132,6 +132,31 @@ def _stretches(work: VideoWork) -> Iterator[int]:
         yield min(work.refresh_interval, work.steps - begin)
 
 
+class WarmVideos:
+    """Which videos field workers hold in memory: each the last `most` that it served, and of a video only who served it last holds the newest
+    state (joint.on_ray)."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: dict[int, OrderedDict[str, None]] = {}
+        self._newest: dict[str, int] = {}
+
+    def take(self, video: str, actor: int) -> bool:
+        """Whether the actor holds the video's newest state; it does from now on."""
+        held = self._held.setdefault(actor, OrderedDict())
+        warm = video in held and self._newest[video] == actor
+        self._newest[video] = actor
+        held[video] = None
+        held.move_to_end(video)
+        if len(held) > self._most:
+            held.popitem(last=False)
+        return warm
+
+    def forget(self, actor: int) -> None:
+        """A new process takes its place."""
+        self._held.pop(actor, None)
+
+
 class Simulation:
     """Runs `jobs` to their ends."""
 
@@ -150,10 +175,7 @@ class Simulation:
         """Of each actor."""
         self._gone: set[str] = set()
         """Nodes that are gone, or about to go."""
-        self._held: dict[int, OrderedDict[str, None]] = {}
-        """The videos in a field worker's memory, the one served last at the end."""
-        self._newest: dict[str, int] = {}
-        """The actor of a video's last slice: others hold an older state."""
+        self._held = WarmVideos(cluster.warm_videos)
         self.course = Course()
 
     def run(self) -> Course:
@@ -194,7 +216,7 @@ class Simulation:
         if self._cluster.preemptions_per_hour > 0 and node not in self._nodes.values():
             self._plan(self._random.expovariate(self._cluster.preemptions_per_hour / HOUR_S), NodeDraining(node))
         self._nodes[number] = node
-        self._held[number] = OrderedDict()
+        self._held.forget(number)
         self._tell(ActorReady(number, role, node))
 
     def _drain(self, event: NodeDraining) -> None:
@@ -254,19 +276,9 @@ class Simulation:
         finished = video.refreshes_done == work.num_refreshes
         wanted = not finished and done == work.warm_up_steps + min(video.refreshes_done * work.refresh_interval, work.steps)
         seconds = times.result_s if finished else times.slice_s + steps * times.field_step_s
-        if not self._is_warm(start):
+        if not self._held.take(start.video, start.actor):
             seconds += times.load_s
         return seconds, SliceDone(start.video, start.ticket, done, video.refreshes_done, video.num_frames, wanted, wanted, finished)
-
-    def _is_warm(self, start: StartSlice) -> bool:
-        held = self._held[start.actor]
-        warm = start.video in held and self._newest[start.video] == start.actor
-        self._newest[start.video] = start.actor
-        held[start.video] = None
-        held.move_to_end(start.video)
-        if len(held) > self._cluster.warm_videos:
-            held.popitem(last=False)
-        return warm
 
     def _refresh(self, start: StartRefresh) -> tuple[float, RefreshDone]:
         video, job = self._scheduler.videos[start.video], self._jobs[start.video]

@@ -36,7 +36,7 @@ def test_every_job_has_an_entry_point(job: str):
     text = (Path(__file__).parents[3] / "jobs" / f"{'wish' if job in WISHES else job}.py").read_text()
     assert "def run(" in text or "import run" in text
     needed = {"inspect": ["runs"], "ingest": ["runs"], "jobs": ["list"], "export": ["--performer", "ann", "--to", "model"]}
-    needed |= dict.fromkeys(("status", "timeline", *WISHES), ["runs/demo"]) | {"reprioritize": ["runs/demo", "--priority", "2"]}
+    needed |= {key: ["runs/demo"] for key in ("status", "timeline", *WISHES)} | {"reprioritize": ["runs/demo", "--priority", "2"]}
     assert parser().parse_args([job, *needed.get(job, [])]).job == job
 
 
