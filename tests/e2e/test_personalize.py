@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.small_run import SMALL_SETTINGS
+
 CONFIG = """
 videos = [{ performer = "dancer" }, { performer = "empty" }, { performer = "silent" }]
-
+""" + SMALL_SETTINGS + """
 [[performers]]
 kind = "rendered"
 name = "dancer"
@@ -35,32 +37,16 @@ path = "FOLDER/missing.mp4"
 [preprocess]
 size = 128
 
-[diffusion]
-preset = "tiny"
-sampling_steps = 2
-guidance_scale = 1.0
-
 [finetune]
 trainable = "all"
 max_steps = 2
 lr = 1e-4
 decoder = { steps = 2 }
 
-[field]
-deformation_grid = { n_levels = 4, log2_hashmap_size = 10, base_resolution = 4 }
-canonical_grid = { n_levels = 4, log2_hashmap_size = 10, base_resolution = 4 }
-deformation_layers = 2
-deformation_width = 16
-canonical_width = 16
-samples = 256
-
 [joint]
 steps = 600
 refresh_interval = 200
 warm_up_steps = 50
-
-[scheduler]
-slice_steps = 20
 """
 
 

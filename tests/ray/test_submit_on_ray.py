@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.ray_cluster import ROOT, RayCluster
+from tests.small_run import SMALL_SETTINGS
 
 PLANTED = f"planted-{secrets.token_hex(8)}"
-CONFIG = """
+CONFIG = SMALL_SETTINGS + """
 [run]
 root = "FOLDER"
 name = "batch"
@@ -32,31 +33,15 @@ num_frames = 20
 size = 128
 fit_steps = 10
 
-[diffusion]
-preset = "tiny"
-sampling_steps = 2
-guidance_scale = 1.0
-
 [finetune]
 max_steps = 2
 lr = 1e-4
 decoder = { steps = 2 }
 
-[field]
-deformation_grid = { n_levels = 4, log2_hashmap_size = 10, base_resolution = 4 }
-canonical_grid = { n_levels = 4, log2_hashmap_size = 10, base_resolution = 4 }
-deformation_layers = 2
-deformation_width = 16
-canonical_width = 16
-samples = 256
-
 [joint]
 steps = 200
 refresh_interval = 100
 warm_up_steps = 20
-
-[scheduler]
-slice_steps = 20
 """
 
 
