@@ -14,14 +14,29 @@ namespace {
 
 constexpr int kBlock = 64;    // samples that pass all layers together
 constexpr int kGroups = 16;   // sums of gradients
+
+// Vectors as wide as the processor's registers: wider ones compile to code that is many times slower. A tile is kTile x 2 of them, all in registers.
+#if defined(__AVX512F__)
+constexpr int kBytes = 64;
 constexpr int kTile = 8;      // rows of a product that one pass over its inner dimension computes
+#elif defined(__AVX__)
+constexpr int kBytes = 32;
+constexpr int kTile = 4;
+#else
+constexpr int kBytes = 16;
+constexpr int kTile = 4;
+#endif
 
 template <typename T> struct Vector;
-template <> struct Vector<float> { typedef float type __attribute__((vector_size(64), aligned(4), may_alias)); };
-template <> struct Vector<double> { typedef double type __attribute__((vector_size(64), aligned(8), may_alias)); };
-template <typename T> constexpr int kLanes = 64 / sizeof(T);
+template <> struct Vector<float> { typedef float type __attribute__((vector_size(kBytes), aligned(4), may_alias)); };
+template <> struct Vector<double> { typedef double type __attribute__((vector_size(kBytes), aligned(8), may_alias)); };
+template <typename T> constexpr int kLanes = kBytes / sizeof(T);
 
-template <typename T> int padded(int width) { return (width + kLanes<T> - 1) / kLanes<T> * kLanes<T>; }
+// To whole vectors and whole tiles: widths are columns of one product and rows of another.
+template <typename T> int padded(int width) {
+    constexpr int unit = std::max(kLanes<T>, kTile);
+    return (width + unit - 1) / unit * unit;
+}
 
 enum class Start { kZero, kBias, kSum };
 
