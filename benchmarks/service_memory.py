@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks import arguments, finish
+from benchmarks.half_sd21 import write_half_sd21
 from dpscale.body.rendered import HELD_OUT_SEED, render_performer
 from dpscale.config.load import load
 from dpscale.config.schema import Config
@@ -46,7 +47,6 @@ from jobs.settings import CONFIGS
 SIZE_PX, NUM_FRAMES, RANK, BOUND = 128, 8, 16, 4
 COUNTS = {"whole": (1, 8, 32), "low-rank": (1, 8, 32)}
 FULL_COUNTS = {"whole": (1, 4, 8), "low-rank": (1, 8, 32)}
-_HALF = {"block_out_channels": (160, 320, 640, 640), "attention_head_dim": 32}
 _MIB = 2**20
 
 
@@ -81,27 +81,13 @@ def _config(root: Path, full: bool) -> Config:
     config = load(CONFIGS / "tiny.toml", [f'run.root="{root}"', "tracking.kind=none"])
     diffusion = config.diffusion.model_dump() | {"sampling_steps": 1, "window": NUM_FRAMES, "stride": NUM_FRAMES // 2}
     if full:
-        _write_half_sd21(root / "base")
+        write_half_sd21(root / "base")
         diffusion |= {"preset": "sd21", "weights": str(root / "base"), "latent_size": SIZE_PX // 8}
     own: dict[str, Any] = {
         "diffusion": diffusion, "scheduler": config.scheduler.model_dump() | {"warm_videos": 1}, "performers": [], "videos": [],
         "drives": [{"kind": "self", "name": "self"}],
     }  # fmt: skip
     return Config.model_validate(config.model_dump() | own)
-
-
-def _write_half_sd21(folder: Path) -> None:
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    from dpscale.diffusion.published import PUBLISHED
-
-    published = PUBLISHED["sd21"]
-    UNet3DConditionModel.from_config(published["unet"] | _HALF).save_pretrained(folder / "unet")
-    AutoencoderKL.from_config(published["vae"] | {"block_out_channels": (64, 128, 256, 256)}).save_pretrained(folder / "vae")
-    small = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
-    CLIPVisionModelWithProjection(CLIPVisionConfig(**published["image_encoder"] | small)).save_pretrained(folder / "image_encoder")
-    DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").save_pretrained(folder / "scheduler")
 
 
 def _write_performers(config: Config, kind: str, count: int) -> int:

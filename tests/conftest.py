@@ -26,7 +26,15 @@ settings.register_profile("dpscale", deadline=None, derandomize=True, max_exampl
 settings.load_profile("dpscale")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+WHOLE_MACHINE = ("tests/e2e", "tests/ray")
+"""They start Rays of several processes: one worker of pytest-xdist takes them all, the files of the others go round."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        path = item.path.relative_to(config.rootpath).as_posix()
+        item.add_marker(pytest.mark.xdist_group("ray" if path.startswith(WHOLE_MACHINE) else path))
     marked = [item for item in items if "requires_gpu" in item.keywords]
     if marked:
         import torch

@@ -16,7 +16,7 @@ from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import InputError
 from dpscale.joint.on_ray import FieldWorker, RefreshReceipt, RefreshWorker, SliceReceipt
-from dpscale.scheduler.messages import ActorReady, Role, StartRefresh, StartSlice, StopRefresh, WorkFailed
+from dpscale.scheduler.messages import ActorReady, Prefetch, Role, StartRefresh, StartSlice, StopRefresh, WorkFailed
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,10 @@ class Fleet:
     def stop_refresh(self, command: StopRefresh, video: VideoConfig) -> None:
         """Without waiting: its receipt tells. One that has not begun, or just ends, goes on to its end."""
         self._actors[command.actor].stop_at_window_step.remote(video)
+
+    def prefetch(self, command: Prefetch, video: VideoConfig) -> None:
+        """Without waiting: if it fails, the refresh itself will say so."""
+        self._actors[command.actor].prefetch.remote(video.performer)
 
     def wait(self, work: Iterable[ray.ObjectRef], timeout_s: float) -> list[ray.ObjectRef]:
         """Those of `work`, and of the starts, that have ended; at most `timeout_s` passes."""

@@ -22,8 +22,12 @@ class Line(Protocol):
         """Takes it out, if it is there."""
         ...
 
+    def first(self) -> VideoRecord:
+        """The one that is served next. Raises IndexError where nobody waits."""
+        ...
+
     def take(self) -> VideoRecord:
-        """Takes out the one that is served next. Raises IndexError where nobody waits."""
+        """Takes out the first. Raises IndexError where nobody waits."""
         ...
 
     def __len__(self) -> int: ...
@@ -47,12 +51,18 @@ class Ordered:
     def discard(self, video: VideoRecord) -> None:
         self._waiting.pop(video.name, None)
 
-    def take(self) -> VideoRecord:
+    def first(self) -> VideoRecord:
         while True:
-            _, _, number, video = heapq.heappop(self._heap)
+            _, _, number, video = self._heap[0]
             if self._waiting.get(video.name) == number:
-                del self._waiting[video.name]
                 return video
+            heapq.heappop(self._heap)
+
+    def take(self) -> VideoRecord:
+        video = self.first()
+        heapq.heappop(self._heap)
+        del self._waiting[video.name]
+        return video
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -81,11 +91,11 @@ class FairShares:
         if video.tenant in self._tenants:
             self._tenants[video.tenant].discard(video)
 
+    def first(self) -> VideoRecord:
+        return self._tenants[self._first_tenant()].first()
+
     def take(self) -> VideoRecord:
-        waiting = [tenant for tenant, line in self._tenants.items() if len(line) > 0]
-        if not waiting:
-            raise IndexError("nobody waits")
-        tenant = min(waiting, key=lambda name: (self._tags[name], name))
+        tenant = self._first_tenant()
         video = self._tenants[tenant].take()
         self._virtual_time = self._tags[tenant]
         self._tags[tenant] += self._cost(video) / self._weights.get(tenant, 1.0)
@@ -93,6 +103,12 @@ class FairShares:
 
     def __len__(self) -> int:
         return sum(len(line) for line in self._tenants.values())
+
+    def _first_tenant(self) -> str:
+        waiting = [tenant for tenant, line in self._tenants.items() if len(line) > 0]
+        if not waiting:
+            raise IndexError("nobody waits")
+        return min(waiting, key=lambda name: (self._tags[name], name))
 
 
 class IdleActors:

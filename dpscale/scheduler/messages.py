@@ -159,6 +159,14 @@ class StopRefresh:
 
 
 @dataclass(frozen=True)
+class Prefetch:
+    """The actor will probably refresh this video next: read its performer's weights meanwhile. Nothing depends on it."""
+
+    video: str
+    actor: int
+
+
+@dataclass(frozen=True)
 class ReplaceActor:
     """Start a new process, of this role, in the place of one that is dead, hangs or has to go; answer with ActorReady."""
 
@@ -174,4 +182,4 @@ class Finish:
     error: str | None
 
 
-Command = StartSlice | StartRefresh | StopRefresh | ReplaceActor | Finish
+Command = StartSlice | StartRefresh | StopRefresh | Prefetch | ReplaceActor | Finish

@@ -30,6 +30,7 @@ from dpscale.scheduler.messages import (
     Event,
     Finish,
     NodeDraining,
+    Prefetch,
     RefreshDone,
     RefreshStopped,
     ReplaceActor,
@@ -92,35 +93,51 @@ def _already_ended(config: Config, layout: RunLayout, video: VideoConfig) -> Out
 
 def _run(config: Config, layout: RunLayout, videos: dict[str, VideoConfig], tracker: Tracker) -> dict[str, Outcome]:
     try:
-        num_workers = num_field_workers(config, len(videos), room_for(_actors(config, len(videos)), config.ray.grow_wait_s))
+        workers = num_workers(config, len(videos), room_for(_actors(config, len(videos)), config.ray.grow_wait_s))
         with closing(_Controller(config, layout, videos, tracker)) as controller:
-            return controller.run(num_workers)
+            return controller.run(workers)
     except InputError as error:
         return {name: Outcome(STAGE, name, 0.0, str(error)) for name in videos}
 
 
+def _needs(settings: SchedulerConfig) -> dict[Role, dict[str, float]]:
+    """What one actor of each role asks of Ray."""
+    return {
+        Role.REFRESH: {"CPU": settings.refresh_cpus, "GPU": settings.refresh_gpus},
+        Role.FIELD: {"CPU": settings.field_cpus, "GPU": settings.field_gpus},
+    }
+
+
+def _useful(settings: SchedulerConfig, num_videos: int) -> dict[Role, int]:
+    """Actors of each role that a batch has work for."""
+    return {Role.REFRESH: min(settings.refresh_workers, num_videos), Role.FIELD: min(settings.field_workers, num_videos)}
+
+
 def _actors(config: Config, num_videos: int) -> list[dict[str, float]]:
     """What the actors of a batch ask of Ray, where all have room."""
-    settings = config.scheduler
-    fields = [{"CPU": settings.field_cpus, "GPU": settings.field_gpus}] * min(settings.field_workers, num_videos)
-    return [{"CPU": settings.refresh_cpus, "GPU": settings.refresh_gpus}, *fields]
+    needs = _needs(config.scheduler)
+    return [needs[role] for role, number in _useful(config.scheduler, num_videos).items() for _ in range(number)]
 
 
-def num_field_workers(config: Config, num_videos: int, cluster: dict[str, float]) -> int:
-    """As many as asked for, useful and placeable beside the refresh worker.
+def num_workers(config: Config, num_videos: int, cluster: dict[str, float]) -> dict[Role, int]:
+    """As many as asked for, useful and placeable: one of each role first, then refresh workers, then field workers.
 
-    Raises InputError where not even one fits: Ray would wait for ever."""
-    settings = config.scheduler
-    left = {"CPU": cluster.get("CPU", 0) - settings.refresh_cpus, "GPU": cluster.get("GPU", 0) - settings.refresh_gpus}
-    need = {"CPU": settings.field_cpus, "GPU": settings.field_gpus}
-    fit = min(int(left[kind] / need[kind]) if need[kind] > 0 else settings.field_workers for kind in need)
-    if fit < 1 or min(left.values()) < 0:
+    Raises InputError where not even one of each fits: Ray would wait for ever."""
+    needs, useful = _needs(config.scheduler), _useful(config.scheduler, num_videos)
+    both = {kind: sum(need[kind] for need in needs.values()) for kind in ("CPU", "GPU")}
+    left = {kind: cluster.get(kind, 0.0) - amount for kind, amount in both.items()}
+    if min(left.values()) < 0:
         raise InputError(
-            f"one field worker and one refresh worker need {settings.field_cpus + settings.refresh_cpus:g} CPUs and "
-            f"{settings.field_gpus + settings.refresh_gpus:g} GPUs, the cluster has {cluster.get('CPU', 0):g} and {cluster.get('GPU', 0):g}: "
+            f"one field worker and one refresh worker need {both['CPU']:g} CPUs and {both['GPU']:g} GPUs, the cluster has "
+            f"{cluster.get('CPU', 0):g} and {cluster.get('GPU', 0):g}: "
             "lower scheduler.field_cpus, refresh_cpus, field_gpus or refresh_gpus, or raise ray.num_cpus"
         )
-    return min(settings.field_workers, num_videos, fit)
+    workers = dict.fromkeys(needs, 1)
+    for role, need in needs.items():
+        more = min([useful[role] - 1, *(int(left[kind] / need[kind] + 1e-9) for kind in need if need[kind] > 0)])
+        workers[role] += more
+        left = {kind: left[kind] - more * need[kind] for kind in left}
+    return workers
 
 
 class _Controller:
@@ -139,12 +156,11 @@ class _Controller:
         self._looked_s = self._ticked_s = 0.0
         self._draining: set[str] = set()
 
-    def run(self, num_workers: int) -> dict[str, Outcome]:
+    def run(self, workers: dict[Role, int]) -> dict[str, Outcome]:
         """Blocks until every video has ended. Raises InputError where workers do not start."""
         self._submit_all()
-        self._fleet.start(0, Role.REFRESH)
-        for number in range(1, num_workers + 1):
-            self._fleet.start(number, Role.FIELD)
+        for number, role in enumerate(role for role, count in workers.items() for _ in range(count)):
+            self._fleet.start(number, role)
         while not self._scheduler.is_finished:
             for ref in self._fleet.wait(self._work, LOOK_S):
                 event = self._report(ref) if ref in self._work else self._fleet.started(ref)
@@ -227,6 +243,8 @@ class _Controller:
             self._work[self._fleet.begin(command, self._videos[command.video])] = (command, time.monotonic())
         elif isinstance(command, StopRefresh):
             self._fleet.stop_refresh(command, self._videos[command.video])
+        elif isinstance(command, Prefetch):
+            self._fleet.prefetch(command, self._videos[command.video])
         elif isinstance(command, ReplaceActor):
             self._fleet.replace(command.number, command.role)
         elif isinstance(command, Finish):

@@ -32,6 +32,7 @@ from dpscale.scheduler.messages import (
     Finish,
     NodeDraining,
     Paused,
+    Prefetch,
     RefreshDone,
     RefreshStopped,
     ReplaceActor,
@@ -69,6 +70,10 @@ class Scheduler:
         self._idle = {role: IdleActors() for role in Role}
         self._starting: Counter[Role] = Counter()
         """Actors that were asked for and are not ready."""
+        self._at_refresh: dict[int, None] = {}
+        """Actors at a refresh, those who began first in front."""
+        self._foreseen: str | None = None
+        """The video that was prefetched last."""
         self._surplus: dict[Role, list[int]] = {role: [] for role in Role}
         """Of each role's actors, at every tick since `_balanced_s`."""
         self._balanced_s = 0.0
@@ -100,7 +105,7 @@ class Scheduler:
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
         """Takes in what happened at `now_s` and says what to do. The commands are taken as begun."""
-        return self._transitions[type(event)](event, now_s) + self._place(now_s)
+        return self._transitions[type(event)](event, now_s) + self._place(now_s) + self._foresee()
 
     # ------------------------------------------------------------------------------- actors
 
@@ -163,6 +168,7 @@ class Scheduler:
 
     def _release(self, actor: ActorRecord, lost: bool) -> list[Command]:
         actor.video = None
+        self._at_refresh.pop(actor.number, None)
         if lost or actor.leaving:
             return self._replace(actor, actor.role)
         self._idle[actor.role].add(actor)
@@ -278,6 +284,15 @@ class Scheduler:
         video.under_way[actor.role], actor.video = piece, video.name
         video.ticket += 1
         if actor.role is Role.REFRESH:
+            self._at_refresh[actor.number] = None
             return StartRefresh(video.name, actor.number, piece.ticket)
         video.last_field_actor = actor.number
         return StartSlice(video.name, actor.number, piece.ticket)
+
+    def _foresee(self) -> list[Command]:
+        """Of the videos that wait for the diffusion model the first, to the actor that will probably be free first."""
+        line = self._lines[Role.REFRESH]
+        if len(line) == 0 or not self._at_refresh or line.first().name == self._foreseen:
+            return []
+        self._foreseen = line.first().name
+        return [Prefetch(self._foreseen, next(iter(self._at_refresh)))]

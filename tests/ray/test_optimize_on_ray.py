@@ -28,8 +28,8 @@ from dpscale.joint.refresh import RefreshService
 from dpscale.joint.video import load_task
 from dpscale.scheduler.journal import segments
 from dpscale.scheduler.logbook import journal_path, wishes_path
-from dpscale.scheduler.messages import Cancelled, Paused, Resumed
-from dpscale.scheduler.on_ray import num_field_workers, optimize
+from dpscale.scheduler.messages import Cancelled, Paused, Resumed, Role
+from dpscale.scheduler.on_ray import num_workers, optimize
 from dpscale.scheduler.wishes import put_wish
 from dpscale.tracking.tracker import NullTracker
 from tests.small_performer import small_clip, small_model
@@ -265,7 +265,10 @@ def test_a_method_without_representation_runs_on_actors(ray_session: None, weigh
 
 def test_a_cluster_that_is_too_small_is_refused(weights: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path, weights, "small", field_cpus=2.0, refresh_cpus=1.0, field_workers=8)
-    assert num_field_workers(config, 8, {"CPU": 8.0}) == 3
-    assert num_field_workers(config, 2, {"CPU": 8.0}) == 2
+    assert num_workers(config, 8, {"CPU": 8.0}) == {Role.REFRESH: 1, Role.FIELD: 3}
+    assert num_workers(config, 2, {"CPU": 8.0}) == {Role.REFRESH: 1, Role.FIELD: 2}
+    several = make_config(tmp_path, weights, "several", field_cpus=2.0, refresh_cpus=1.0, field_workers=8, refresh_workers=3)
+    assert num_workers(several, 8, {"CPU": 8.0}) == {Role.REFRESH: 3, Role.FIELD: 2}
+    assert num_workers(several, 8, {"CPU": 4.0}) == {Role.REFRESH: 2, Role.FIELD: 1}
     with pytest.raises(InputError, match="need 3 CPUs and 0 GPUs, the cluster has 2 and 0"):
-        num_field_workers(config, 8, {"CPU": 2.0})
+        num_workers(config, 8, {"CPU": 2.0})

@@ -16,6 +16,7 @@ from dpscale.scheduler.messages import (
     Finish,
     NodeDraining,
     Paused,
+    Prefetch,
     RefreshDone,
     RefreshStopped,
     ReplaceActor,
@@ -100,6 +101,9 @@ class ManyVideos(RuleBasedStateMachine):
         elif isinstance(command, StopRefresh):
             assert self.running[command.video, Role.REFRESH] == StartRefresh(command.video, command.actor, command.ticket)
             self.told_to_stop.add(command.actor)
+        elif isinstance(command, Prefetch):
+            assert command.video in self.truth
+            assert command.actor < sum(self.num_actors.values())
         else:
             role = Role.FIELD if isinstance(command, StartSlice) else Role.REFRESH
             assert (command.video, role) not in self.running, "no video has two slices or two refreshes at once"

@@ -11,6 +11,7 @@ from dpscale.scheduler.messages import (
     Finish,
     NodeDraining,
     Paused,
+    Prefetch,
     RefreshDone,
     RefreshStopped,
     ReplaceActor,
@@ -245,7 +246,8 @@ def test_half_of_the_idle_field_actors_take_up_diffusion() -> None:
     core, commands = rebalanced(num_field=6, waiting=8, until_s=10)
     assert commands == [ReplaceActor(number, Role.REFRESH) for number in (command.number for command in commands)]
     assert len(commands) == 3
-    assert all(isinstance(started, StartRefresh) for command in commands for started in core.handle(ActorReady(command.number, Role.REFRESH), 11.0))
+    begun = [core.handle(ActorReady(command.number, Role.REFRESH), 11.0) for command in commands]
+    assert [sum(isinstance(each, StartRefresh) for each in after) for after in begun] == [1, 1, 1]
     assert core.num_waiting(Role.REFRESH) == 5
 
 
@@ -261,3 +263,18 @@ def test_actors_on_their_way_count() -> None:
 
 TestManyVideos = ManyVideos.TestCase
 TestManyVideos.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+
+
+def test_the_next_performer_is_read_ahead_by_who_will_be_free_first() -> None:
+    core = scheduler()
+    core.handle(ActorReady(2, Role.REFRESH), 0.0)
+    core.handle(ActorReady(3, Role.FIELD), 0.0)
+    starts = [core.handle(Submitted(name, WORK), 0.0)[0] for name in "ab"]
+    first, second = (core.handle(slice_done(start, 2, 0, wanted=True), 1.0)[0] for start in starts)
+    assert {first.actor, second.actor} == {0, 2}
+    (c,) = core.handle(Submitted("c", WORK), 1.0)
+    assert core.handle(slice_done(c, 2, 0, wanted=True), 2.0) == [Prefetch("c", first.actor)]
+    assert core.handle(Tick(), 3.0) == [], "told once"
+    after = core.handle(RefreshDone("a", first.ticket, 1), 4.0)
+    assert StartRefresh("c", first.actor, 1) in after
+    assert not any(isinstance(command, Prefetch) for command in after), "nobody waits"
