@@ -12,11 +12,9 @@ calls are small, while loading it costs what it costs."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,19 +25,15 @@ import numpy as np
 import torch
 
 from benchmarks import arguments, finish
-from benchmarks.half_sd21 import write_half_sd21
-from dpscale.body.rendered import HELD_OUT_SEED, render_performer
+from benchmarks.inputs.half_sd21 import write_half_sd21
+from benchmarks.inputs.several_videos import digest, named_performers, share, write_videos
 from dpscale.config.load import load
 from dpscale.config.schema import Config, RayConfig
 from dpscale.config.sources import VideoConfig
-from dpscale.data.checkpoint import commit_folder, write_json
+from dpscale.data.checkpoint import write_json
 from dpscale.data.layout import RunLayout
-from dpscale.data.shards import write_clip
-from dpscale.data.types import Clip
-from dpscale.diffusion.delta import FINETUNED, save_delta
-from dpscale.diffusion.weights import PoseVideoModel, load_model
-from dpscale.finetune.decoder import trainable_decoder
-from dpscale.finetune.trainable import trainable_denoiser
+from dpscale.diffusion.weights import load_model
+from dpscale.field.loss import Losses
 from dpscale.joint.checkpoint import VideoStore
 from dpscale.joint.loop import optimise_on_disk
 from dpscale.joint.performers import PerformerWeights
@@ -49,9 +43,9 @@ from dpscale.tracking.tracker import NullTracker
 from jobs.cluster_session import ray_session
 from jobs.settings import CONFIGS
 
-PERFORMERS, DRIVES, SIZE_PX = 4, ("self", "dance"), 64
-KNOWN, FRAMES = 8, {"self": (6, 8, 10, 12), "dance": (12, 10, 8, 6)}
-"""Frames of a performer's known video, and of each one's new videos."""
+PERFORMERS, SIZE_PX = 4, 64
+FRAMES = {"self": (6, 8, 10, 12), "dance": (12, 10, 8, 6)}
+"""Of the new videos, by drive and performer."""
 
 
 def main() -> None:
@@ -64,17 +58,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dpscale-bench-") as folder:
         os.environ["TMPDIR"] = folder  # of the mapped weights
         inputs = _config(Path(folder), "inputs")
-        videos = _write_inputs(inputs)
+        write_half_sd21(Path(str(inputs.diffusion.weights)))
+        videos = write_videos(inputs, FRAMES, SIZE_PX)
         with ray_session(RayConfig(num_cpus=os.cpu_count() or 1, object_store_gib=0.3)):
             for number in range(3 if given.full else 1):
                 for way, make in ways.items():
                     config = _config(Path(folder), f"{way}-{number}")
-                    _share(inputs, config)
+                    share(inputs, config)
                     started = time.perf_counter()
                     make(config, videos)
                     seconds[way].append(time.perf_counter() - started)
                     print(f"{way}: {seconds[way][-1]:.1f} s", flush=True)
-                    frames[f"{way}-{number}"] = [_digest(config, video) for video in videos]
+                    frames[f"{way}-{number}"] = [digest(config, video) for video in videos]
                     if way == "sequential":
                         services.append([json.loads(_times_path(config, video).read_text())["service_s"] for video in videos])
     finish("scheduler", given.json, _result(seconds, frames, np.array(services).min(0)), [
@@ -107,44 +102,10 @@ def _config(root: Path, name: str) -> Config:
         "joint": config.joint.model_dump() | {"steps": 300, "refresh_interval": 100, "warm_up_steps": 50},
         "scheduler": config.scheduler.model_dump()
         | {"field_workers": 2, "refresh_workers": 2, "field_cpus": 0.5, "refresh_cpus": 0.5, "slice_steps": 100, "warm_videos": 8},
-        "performers": [{"kind": "video", "name": _name(number), "path": "none.mp4"} for number in range(PERFORMERS)],
+        "performers": named_performers(PERFORMERS),
         "videos": [], "drives": [{"kind": "self", "name": "self"}, {"kind": "video", "name": "dance", "path": "none.mp4"}],
     }  # fmt: skip
     return Config.model_validate(config.model_dump() | own)
-
-
-def _name(number: int) -> str:
-    return f"performer-{number}"
-
-
-def _write_inputs(config: Config) -> list[VideoConfig]:
-    """Base, shards and deltas, each performer's a little further off the base; the videos in the order in which they are submitted."""
-    write_half_sd21(Path(str(config.diffusion.weights)))
-    layout, model = RunLayout.of(config), load_model(config.diffusion)
-    for number in range(PERFORMERS):
-        for drive in DRIVES:
-            known, driven = KNOWN if drive == "self" else 0, FRAMES[drive][number]
-            clip = render_performer(HELD_OUT_SEED + 60 + number, "dance_a" if drive == "self" else "dance_b", known + driven, 15.0, SIZE_PX)
-            name = "main" if drive == "self" else drive
-            embedding = model.embed_image(clip.frames[0])
-            write_clip(layout.shard(_name(number), name), Clip(_name(number), name, 15.0, known, clip.pose, clip.frames, None, embedding, clip.mask))
-        commit_folder(layout.finetune(_name(number)), lambda folder: _move_and_save(model, folder), {"settings": "a little off the base"})
-    return [VideoConfig(performer=_name(number), drive=drive) for number in range(PERFORMERS) for drive in DRIVES]
-
-
-@torch.no_grad()
-def _move_and_save(model: PoseVideoModel, folder: Path) -> None:
-    for part, name in zip((trainable_denoiser(model.denoiser, "temporal"), trainable_decoder(model)), FINETUNED, strict=True):
-        for parameter in part.parameters.values():
-            parameter.add_(0.001)
-        save_delta(folder / name, part.module, list(part.parameters))
-
-
-def _share(inputs: Config, config: Config) -> None:
-    """The same shards and weights below another run, without a copy."""
-    source, target = RunLayout.of(inputs).root, RunLayout.of(config).root
-    for name in ("shards", "finetune"):
-        shutil.copytree(source / name, target / name, copy_function=os.link)
 
 
 # -------------------------------------------------------------------------------------------- ways
@@ -157,8 +118,12 @@ def _alone(config: Config, video: VideoConfig) -> None:
     PerformerWeights(model).use(layout.finetune(video.performer))
     started = time.perf_counter()
     task = load_task(config, layout, video)
-    optimise_on_disk(task, VideoStore.of(config, layout, video), DiffusionRefresh(model, task), lambda *_: None)
+    optimise_on_disk(task, VideoStore.of(config, layout, video), DiffusionRefresh(model, task), _log_nothing)
     write_json(_times_path(config, video), {"service_s": time.perf_counter() - started})
+
+
+def _log_nothing(step: int, losses: Losses) -> None:
+    pass
 
 
 def _times_path(config: Config, video: VideoConfig) -> Path:
@@ -188,11 +153,6 @@ def _scheduler(config: Config, videos: list[VideoConfig]) -> None:
     failed = [outcome for outcome in optimize(config, RunLayout.of(config), videos, NullTracker()) if outcome.error is not None]
     if failed:
         raise RuntimeError(f"videos failed: {failed}")
-
-
-def _digest(config: Config, video: VideoConfig) -> str:
-    with np.load(RunLayout.of(config).joint(video) / "result" / "frames.npz") as frames:
-        return hashlib.sha256(b"".join(frames[name].tobytes() for name in sorted(frames))).hexdigest()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 
 from benchmarks import arguments, finish
-from benchmarks.half_sd21 import write_half_sd21
+from benchmarks.inputs.half_sd21 import write_half_sd21
+from benchmarks.inputs.several_videos import move_and_save
 from dpscale.body.rendered import HELD_OUT_SEED, render_performer
 from dpscale.config.load import load
 from dpscale.config.schema import Config
@@ -35,11 +36,9 @@ from dpscale.data.checkpoint import commit_folder
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import write_clip
 from dpscale.data.types import Clip
-from dpscale.diffusion.delta import FINETUNED, read_delta, save_delta
-from dpscale.diffusion.weights import PoseVideoModel, load_model
-from dpscale.finetune.decoder import trainable_decoder
+from dpscale.diffusion.delta import FINETUNED, read_delta
+from dpscale.diffusion.weights import load_model
 from dpscale.finetune.lora import adapted
-from dpscale.finetune.trainable import trainable_denoiser
 from dpscale.joint.refresh import RefreshService
 from dpscale.joint.state import RefreshRequest
 from jobs.settings import CONFIGS
@@ -99,21 +98,13 @@ def _write_performers(config: Config, kind: str, count: int) -> int:
         for number in range(count):
             name = _name(kind, number)
             write_clip(layout.shard(name, "main"), Clip(name, "main", 15.0, NUM_FRAMES, clip.pose, clip.frames, None, embedding, clip.mask))
-            commit_folder(layout.finetune(name), lambda folder: _move_and_save(model, folder), {"settings": "a little off the base"})
+            commit_folder(layout.finetune(name), lambda folder: move_and_save(model, folder), {"settings": "a little off the base"})
     deltas = [read_delta(layout.finetune(_name(kind, 0)) / name) for name in FINETUNED]
     return sum(tensor.nbytes for delta in deltas for tensor in delta.tensors.values())
 
 
 def _name(kind: str, number: int) -> str:
     return f"{kind}-{number:03d}"
-
-
-@torch.no_grad()
-def _move_and_save(model: PoseVideoModel, folder: Path) -> None:
-    for part, name in zip((trainable_denoiser(model.denoiser, "temporal"), trainable_decoder(model)), FINETUNED, strict=True):
-        for parameter in part.parameters.values():
-            parameter.add_(0.001)
-        save_delta(folder / name, part.module, list(part.parameters))
 
 
 # ---------------------------------------------------------------------------------------- measured
