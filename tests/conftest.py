@@ -6,10 +6,12 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+from xdist.scheduler import LoadScopeScheduling
 
 # Before torch and ray are imported. Tests are small: threads of one would only slow the others. The second group makes Ray Train
 # poll quickly; its seconds of waiting are most of a small run otherwise.
@@ -26,15 +28,20 @@ settings.register_profile("dpscale", deadline=None, derandomize=True, max_exampl
 settings.load_profile("dpscale")
 
 
-WHOLE_MACHINE = ("tests/e2e", "tests/ray")
-"""They start Rays of several processes: one worker of pytest-xdist takes them all, the files of the others go round."""
+class ByFile(LoadScopeScheduling):
+    """Files go round the workers of pytest-xdist; those whose tests start Rays of several processes go to one worker, all of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "ray" if file.startswith(("tests/e2e/", "tests/ray/")) else file
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        path = item.path.relative_to(config.rootpath).as_posix()
-        item.add_marker(pytest.mark.xdist_group("ray" if path.startswith(WHOLE_MACHINE) else path))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     marked = [item for item in items if "requires_gpu" in item.keywords]
     if marked:
         import torch
