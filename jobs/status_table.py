@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from jobs.progress import clock
@@ -18,12 +19,15 @@ ENDS = {"done", "failed", "cancelled"}
 
 
 def status_table(status: dict[str, Any]) -> Group:
-    table = Table("video", "phase", "steps", "refreshes", "frames", "|V_s - V_p|", "left", "failures", "priority")
-    for video in status["videos"]:
+    """L1: between field and targets, in grey levels. Failures and priorities have columns where there are any: the rest fits 80 characters."""
+    videos = status["videos"]
+    more = [name for name in ("failures", "priority") if any(video[name] for video in videos)]
+    table = Table(*(Column(name, no_wrap=True) for name in ("video", "phase", "steps", "passes", "L1", "left", *more)), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for video in videos:
         counts = ["/".join(map(str, video[key])) for key in ("steps", "refreshes")]
         left = "-" if video["left_s"] is None else clock(video["left_s"])
         l1 = "-" if video["l1"] is None else f"{video['l1']:.2f}"
-        table.add_row(video["name"], video["phase"], *counts, str(video["num_frames"]), l1, left, str(video["failures"]), str(video["priority"]))
+        table.add_row(video["name"], video["phase"], *counts, l1, left, *(str(video[name]) for name in more))
     return Group(table, Text(_summary(status)))
 
 

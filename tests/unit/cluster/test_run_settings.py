@@ -17,7 +17,7 @@ OF_THE_CLUSTER = {
     "preprocess": {"num_actors", "encode_actors", "encode_gpus", "store"},
     "diffusion": {"weights"},
     "finetune": {"max_concurrent"},
-    "scheduler": {"field_workers", "field_cpus", "field_gpus", "refresh_cpus", "refresh_gpus"},
+    "scheduler": {"field_workers", "refresh_workers", "field_cpus", "field_gpus", "refresh_cpus", "refresh_gpus"},
 }
 """Sections and keys; None: all of it."""
 
