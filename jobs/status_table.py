@@ -22,7 +22,8 @@ def status_table(status: dict[str, Any]) -> Group:
     """L1: between field and targets, in grey levels. Failures and priorities have columns where there are any: the rest fits 80 characters."""
     videos = status["videos"]
     more = [name for name in ("failures", "priority") if any(video[name] for video in videos)]
-    table = Table(*(Column(name, no_wrap=True) for name in ("video", "phase", "steps", "passes", "L1", "left", *more)), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    columns = (Column(name, no_wrap=True) for name in ("video", "phase", "steps", "passes", "L1", "left", *more))
+    table = Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for video in videos:
         counts = ["/".join(map(str, video[key])) for key in ("steps", "refreshes")]
         left = "-" if video["left_s"] is None else clock(video["left_s"])

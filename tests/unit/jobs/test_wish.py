@@ -87,9 +87,9 @@ def test_a_folder_without_a_batch_is_named(job: str, tmp_path: Path, capsys: pyt
 
 def test_the_status_is_a_table_and_json(run: tuple[Path, str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, bad, good = run
-    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["status", str(folder)]) == 0
-    rows = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "video-" in line}
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if "video-" in line}
     assert set(rows) == set(NAMES)
     assert "failed" in rows[bad]
     assert "refresh wanted" in rows[good]
