@@ -53,7 +53,7 @@ demo: setup
 	$(BIN)/dpscale demo
 
 test: setup
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

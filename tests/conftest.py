@@ -6,12 +6,10 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
-from xdist.scheduler import LoadScopeScheduling
 
 # Before torch and ray are imported. Tests are small: threads of one would only slow the others. The second group makes Ray Train
 # poll quickly; its seconds of waiting are most of a small run otherwise.
@@ -26,19 +24,6 @@ install_import_hook("dpscale", "tests.shape_checks.check")
 
 settings.register_profile("dpscale", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("dpscale")
-
-
-class ByFile(LoadScopeScheduling):
-    """Files go round the workers of pytest-xdist; those whose tests start Rays of several processes go to one worker, all of them."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "ray" if file.startswith(("tests/e2e/", "tests/ray/")) else file
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
-    return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

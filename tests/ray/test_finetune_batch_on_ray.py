@@ -1,4 +1,4 @@
-"""A batch of performers: two of twenty broken, a killed driver, priorities, tenants, and requests that no node can hold."""
+"""A batch of performers: two of eight broken, a killed driver, priorities, tenants, and requests that no node can hold."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.small_performer import small_clip, small_run
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(600)]
 
-NAMES = tuple(f"p{n:02d}" for n in range(20))
+NAMES = tuple(f"p{n:02d}" for n in range(8))
 
 DRIVER = """
 import sys
@@ -44,28 +44,28 @@ def finished(layout: RunLayout) -> dict[str, int]:
     return {name: (layout.finetune(name) / "denoiser.safetensors").stat().st_mtime_ns for name in done}
 
 
-def test_twenty_performers_two_broken_and_a_killed_driver(tmp_path: Path):
+def test_eight_performers_two_broken_and_a_killed_driver(tmp_path: Path):
     from dpscale.finetune.on_ray import finetune
 
     config, layout, model = small_run(tmp_path, NAMES, max_concurrent=2, max_failures=0)
-    misfit, diverging = small_clip("p03", model), small_clip("p11", model)
-    write_clip(layout.shard("p03", "main"), replace(misfit, latents=np.zeros((15, 4, 4, 4), np.float32)))
-    write_clip(layout.shard("p11", "main"), replace(diverging, latents=np.full_like(diverging.latents, np.nan)))
+    misfit, diverging = small_clip("p01", model), small_clip("p05", model)
+    write_clip(layout.shard("p01", "main"), replace(misfit, latents=np.zeros((15, 4, 4, 4), np.float32)))
+    write_clip(layout.shard("p05", "main"), replace(diverging, latents=np.full_like(diverging.latents, np.nan)))
     (tmp_path / "config.json").write_text(config.model_dump_json())
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path / "config.json"), *NAMES], env=os.environ | {"OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 300
-    while len(finished(layout)) < 8 and driver.poll() is None:
+    while len(finished(layout)) < 3 and driver.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     driver.send_signal(signal.SIGKILL)
     assert driver.wait(timeout=60) == -signal.SIGKILL
     before = finished(layout)
-    assert 8 <= len(before) < 18
+    assert 3 <= len(before) < 6
     outcomes = {outcome.name: outcome for outcome in finetune(config, layout, NAMES, NullTracker())}
     assert list(outcomes) == list(NAMES)
-    assert {name for name, outcome in outcomes.items() if not outcome.ok} == {"p03", "p11"}
-    assert "delete it and preprocess again" in (outcomes["p03"].error or "")
-    assert "lower the learning rate" in (outcomes["p11"].error or "")
+    assert {name for name, outcome in outcomes.items() if not outcome.ok} == {"p01", "p05"}
+    assert "delete it and preprocess again" in (outcomes["p01"].error or "")
+    assert "lower the learning rate" in (outcomes["p05"].error or "")
     assert {name for name, outcome in outcomes.items() if outcome.skipped} == set(before)
     assert before.items() <= finished(layout).items()
 
