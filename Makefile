@@ -1,8 +1,8 @@
-# dpscale: setup demo test lint bench. Everything stays inside .venv and runs/; `make setup` is instant the second time.
+# dpscale: setup demo test test-all lint bench. Everything stays inside .venv and runs/; `make setup` is instant the second time.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test test-all lint bench
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,10 +14,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # DeepSpeed's builders call ninja, which lies in the virtual environment.
 COMPILE = PATH="$(CURDIR)/$(BIN):$$PATH" DS_ACCELERATOR=cpu $(BIN)/python -c
 
+# Files of tests go round the workers: their fixtures are made once.
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile --no-loadscope-reorder
+
 help:
 	@echo "make setup   .venv with pinned packages; the field's kernels, DeepSpeed's CPU optimiser and disk access compiled"
 	@echo "make demo    personalise two performers, runs/demo/report.html"
-	@echo "make test    the whole suite"
+	@echo "make test    the suite without its slow tests (restarts, kills, several nodes)"
+	@echo "make test-all    the whole suite"
 	@echo "make lint    ruff, pyright, import-linter"
 	@echo "make bench   every benchmark, tables on screen and JSON in runs/benchmarks"
 
@@ -53,7 +57,10 @@ demo: setup
 	$(BIN)/dpscale demo
 
 test: setup
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: setup
+	$(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .

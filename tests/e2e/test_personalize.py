@@ -94,6 +94,7 @@ def test_bad_performers_are_named_and_the_good_one_finishes(uninterrupted: Path)
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_kill_9_of_the_driver_and_the_same_command_give_the_same_bits(config: Path, uninterrupted: Path):
     """Killed in the joint optimisation; earlier stages are killed in tests of their own."""
     out = uninterrupted.with_name("killed")
@@ -126,6 +127,7 @@ def small_disk(tmp_path: Path):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_the_same_command_goes_on_once_there_is_room(config: Path, uninterrupted: Path, small_disk: Path):
     out, made = small_disk / "batch", Path("finetune") / "dancer"
     shutil.copytree(uninterrupted / "shards", out / "shards")

@@ -44,6 +44,7 @@ def finished(layout: RunLayout) -> dict[str, int]:
     return {name: (layout.finetune(name) / "denoiser.safetensors").stat().st_mtime_ns for name in done}
 
 
+@pytest.mark.slow
 def test_eight_performers_two_broken_and_a_killed_driver(tmp_path: Path):
     from dpscale.finetune.on_ray import finetune
 
@@ -70,6 +71,7 @@ def test_eight_performers_two_broken_and_a_killed_driver(tmp_path: Path):
     assert before.items() <= finished(layout).items()
 
 
+@pytest.mark.slow
 def test_priority_decides_and_a_tenant_at_its_cap_waits(tmp_path: Path):
     from dpscale.finetune.on_ray import finetune
 

@@ -74,6 +74,7 @@ def test_tune_trains_many_and_reports_the_broken(tmp_path: Path):
     assert [(o.name, o.skipped, o.ok) for o in again] == [("ann", True, True), ("zoe", True, True)]
 
 
+@pytest.mark.slow
 def test_two_workers_average_their_clips(tmp_path: Path):
     config, layout, model = small_run(tmp_path, ("ann",), num_workers=2)
     (outcome,) = finetune(config, layout, ["ann"], NullTracker())
@@ -94,6 +95,7 @@ def test_two_workers_average_their_clips(tmp_path: Path):
     assert_close(deltas(layout, "ann"), expected)
 
 
+@pytest.mark.slow
 def test_one_worker_and_two_give_the_same_weights_from_equal_batches(tmp_path: Path):
     found = []
     for num_workers in (1, 2):

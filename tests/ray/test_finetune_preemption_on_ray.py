@@ -77,6 +77,7 @@ def plain_torch(part: TrainablePart, lr: float, state: Mapping[str, Tensor] | No
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.slow
 def test_a_drained_node_costs_nothing_but_the_steps_after_the_notice(tmp_path: Path, num_workers: int):
     config, layout, model = small_run(
         tmp_path, ("ann",), max_steps=800, epochs=1000.0, checkpoint_every=100_000, max_failures=0, num_workers=num_workers

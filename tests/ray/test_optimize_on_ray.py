@@ -174,6 +174,7 @@ def test_killed_actors_change_no_bit(ray_session: None, weights: Path, tmp_path:
     assert_equal(in_one_process, frames_of(layout))
 
 
+@pytest.mark.slow
 def test_a_dead_driver_is_continued(ray_session: None, weights: Path, tmp_path: Path, in_one_process) -> None:
     class DriverDied(BaseException):
         pass
@@ -192,6 +193,7 @@ def test_a_dead_driver_is_continued(ray_session: None, weights: Path, tmp_path: 
     assert_equal(in_one_process, frames_of(layout))
 
 
+@pytest.mark.slow
 def test_wishes_of_people_are_heard(ray_session: None, weights: Path, tmp_path: Path, in_one_process) -> None:
     """Cancelled and paused before the driver begins, resumed by a person while it runs; the frames are those of an undisturbed video."""
     config = make_config(tmp_path, weights, "wishes", refresh_checkpoint_s=0)
@@ -229,6 +231,7 @@ def overlapping_alone(weights: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("slow", ["field", "refresh"])
+@pytest.mark.slow
 def test_an_overlap_depends_on_no_time(ray_session: None, weights: Path, tmp_path: Path, overlapping_alone, slow: str) -> None:
     """Many slices fit into a refresh, or one slice lasts longer than it: the frames are those of one process, in which nothing overlaps."""
     config = make_config(tmp_path, weights, slow, OVERLAPPING, slice_steps=1 if slow == "refresh" else 30, field_workers=2)
@@ -239,6 +242,7 @@ def test_an_overlap_depends_on_no_time(ray_session: None, weights: Path, tmp_pat
     assert_equal(overlapping_alone, frames_of(layout))
 
 
+@pytest.mark.slow
 def test_a_killed_overlap_changes_no_bit(ray_session: None, weights: Path, tmp_path: Path, overlapping_alone) -> None:
     config = make_config(tmp_path, weights, "killed", OVERLAPPING, slice_steps=2, field_workers=1)
     layout = RunLayout.of(config)
@@ -250,6 +254,7 @@ def test_a_killed_overlap_changes_no_bit(ray_session: None, weights: Path, tmp_p
     assert_equal(overlapping_alone, frames_of(layout))
 
 
+@pytest.mark.slow
 def test_a_method_without_representation_runs_on_actors(ray_session: None, weights: Path, tmp_path: Path) -> None:
     settings: dict[str, object] = {"method": "noisy_image"}
     alone = made_alone(make_config(tmp_path, weights, "alone", settings))

@@ -99,6 +99,7 @@ def eight(inputs: Path, ray_session: None, tmp_path_factory: pytest.TempPathFact
     return found
 
 
+@pytest.mark.slow
 def test_twelve_odd_files_among_twenty_change_no_bit_of_the_eight_good_ones(inputs: Path, eight: dict, tmp_path: Path):
     settings = config(inputs, tmp_path, odd=True)
     errors = run(settings)
@@ -111,6 +112,7 @@ def test_twelve_odd_files_among_twenty_change_no_bit_of_the_eight_good_ones(inpu
     assert [(name, errors[name]) for name, (_, reason) in ODD.items() if not re.search(reason, errors[name] or "")] == []
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_time_and_no_bit(inputs: Path, eight: dict, tmp_path: Path):
     settings = config(inputs, tmp_path, odd=False)
     killed = []
@@ -131,6 +133,7 @@ def test_a_killed_worker_costs_time_and_no_bit(inputs: Path, eight: dict, tmp_pa
     assert hashes(settings) == eight
 
 
+@pytest.mark.slow
 def test_a_killed_driver_loses_no_finished_clip_and_the_same_command_gives_the_same_shards(inputs: Path, eight: dict, tmp_path: Path):
     settings, layout = config(inputs, tmp_path, odd=False), RunLayout.of(config(inputs, tmp_path, odd=False))
     (tmp_path / "config.json").write_text(settings.model_dump_json())

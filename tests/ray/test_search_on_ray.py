@@ -126,6 +126,7 @@ def test_halving_leaves_the_worse_behind(halved: list[Row]) -> None:
         assert chosen(halved, 0.1)[video].recommended in {row.point for row in rows if row.status == "finished"}
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_continued_to_the_same_table(ray_session: None, weights: Path, tmp_path: Path, halved: list[Row]) -> None:
     """kill -9 of a driver of its own, on the same cluster, after the first stretch has ended; then the same call again."""
     layout = RunLayout.of(search_config(tmp_path, weights, "halved", HALVING))

@@ -171,6 +171,7 @@ def test_engines_take_their_files_with_them(levels: dict[str, Any]):
     assert levels["left"] == []
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_workers(tmp_path: Path):
     """Two workers, then one, then two again, at every level."""
     states: dict[str, State] = {}
@@ -204,6 +205,7 @@ def _adapters(rank: int, world_size: int, folder: Path) -> dict[str, State]:
     return {o: _train_adapters(_engines(o, folder, world_size), rank, world_size) for o in ("none", "optimizer", "parameters")}
 
 
+@pytest.mark.slow
 def test_adapters_of_two_workers_are_those_of_one_process(tmp_path: Path):
     found = _in_processes(2, tmp_path / "adapters", _adapters)
     expected = _train_adapters(lambda part, lr, state: TorchEngine(part.parameters, part.groups(0.01), lr, state))

@@ -49,6 +49,7 @@ def test_the_fastest_level_that_fits():
     assert cheapest(found, found[3].gpu - 1) is None
 
 
+@pytest.mark.slow
 def test_a_remedy_is_traced_and_fits():
     smallest = min(level.gpu for level in levels(SMALL, traced_training(SMALL)))
     options, level = remedy(SMALL, smallest - 100 * 2**20)

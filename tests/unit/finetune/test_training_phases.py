@@ -34,6 +34,7 @@ def test_the_peak_is_that_of_a_real_step(phase: str, override: str):
 
 
 @pytest.mark.parametrize(("row", "offload"), [(1, "optimizer"), (2, "parameters")])
+@pytest.mark.slow
 def test_offloaded_states_are_those_of_a_real_step(row: int, offload: str):
     """On a CPU, device and host are one memory. The run writes no checkpoint."""
     override = f"finetune.offload={offload}"
