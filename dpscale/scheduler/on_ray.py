@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import closing
 
 import ray
-from ray.util.metrics import Counter, Gauge, Histogram
 
 from dpscale.config.schema import Config, SchedulerConfig
 from dpscale.config.sources import VideoConfig
@@ -23,6 +22,7 @@ from dpscale.joint.checkpoint import VideoStore
 from dpscale.joint.on_ray import RefreshReceipt, SliceReceipt
 from dpscale.joint.video import check_inputs
 from dpscale.scheduler.fleet import Fleet, receipt_of
+from dpscale.scheduler.gauges import Gauges
 from dpscale.scheduler.journal import Opening
 from dpscale.scheduler.logbook import Logbook
 from dpscale.scheduler.messages import (
@@ -44,9 +44,9 @@ from dpscale.scheduler.messages import (
     VideoWork,
     WorkFailed,
 )
-from dpscale.scheduler.records import Phase, VideoRecord
-from dpscale.scheduler.state import Scheduler
-from dpscale.tracking.tracker import Tracker
+from dpscale.scheduler.records import VideoRecord
+from dpscale.scheduler.status import figures
+from dpscale.tracking.tracker import BATCH, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,6 @@ LOOK_S = 1.0
 
 TICK_S = 5.0
 """Between ticks of the scheduler, each a line of the journal."""
-
-_SECONDS = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10_000]
 
 
 def optimize(config: Config, layout: RunLayout, videos: Sequence[VideoConfig], tracker: Tracker) -> list[Outcome]:
@@ -154,6 +152,7 @@ class _Controller:
         """With the time at which it began."""
         self._keys: dict[str, str] = {}
         self._looked_s = self._ticked_s = 0.0
+        self._began_s = time.monotonic()
         self._draining: set[str] = set()
 
     def run(self, workers: dict[Role, int]) -> dict[str, Outcome]:
@@ -195,11 +194,13 @@ class _Controller:
         self._draining |= new
         for node in sorted(new):
             self._take_in(NodeDraining(node))
+        found = figures(self._scheduler)
         if time.monotonic() - self._ticked_s >= TICK_S:
             self._take_in(Tick())
             self._ticked_s = time.monotonic()
+            self._tracker.metrics(BATCH, {f"scheduler/{name}": value for name, value in found.items()}, int(self._ticked_s - self._began_s))
         self._logbook.show(self._scheduler, time.time())
-        self._gauges.show(self._scheduler)
+        self._gauges.show(found)
         self._looked_s = time.monotonic()
 
     def _take_in(self, event: Event) -> None:
@@ -251,34 +252,6 @@ class _Controller:
             if command.error is not None:
                 log.error("%s: %s", command.video, command.error)
             self._tracker.finish(self._keys[command.video], "FINISHED" if command.error is None else "FAILED")
-
-
-class Gauges:
-    """What Ray exports to Prometheus; cluster/grafana/ has a dashboard of it."""
-
-    def __init__(self) -> None:
-        self._videos = Gauge("dpscale_videos", "Videos by phase.", ("phase",))
-        self._waiting = Gauge("dpscale_videos_waiting", "Videos that an actor of the role could go on with.", ("role",))
-        self._actors = Gauge("dpscale_actors", "Actors by role.", ("role",))
-        self._busy = Gauge("dpscale_actors_busy", "Actors at work, by role.", ("role",))
-        self._seconds = Histogram("dpscale_work_seconds", "Length of slices (field) and passes (refresh).", boundaries=_SECONDS, tag_keys=("role",))
-        self._failures = Counter("dpscale_failures", "Slices and passes that failed.")
-
-    def show(self, scheduler: Scheduler) -> None:
-        for phase in Phase:
-            self._videos.set(sum(video.phase is phase for video in scheduler.videos.values()), {"phase": phase.value})
-        for role in Role:
-            tags = {"role": role.value}
-            those = [actor for actor in scheduler.actors.values() if actor.role is role]
-            self._waiting.set(scheduler.num_waiting(role), tags)
-            self._actors.set(len(those), tags)
-            self._busy.set(sum(actor.video is not None for actor in those), tags)
-
-    def took(self, role: Role, seconds: float) -> None:
-        self._seconds.observe(seconds, {"role": role.value})
-
-    def failed(self) -> None:
-        self._failures.inc()
 
 
 def _rebalance_s(settings: SchedulerConfig) -> float | None:

@@ -51,6 +51,16 @@ def status(scheduler: Scheduler, rates: Rates, losses: dict[str, float], started
     }
 
 
+def figures(scheduler: Scheduler) -> dict[str, float]:
+    """How full it is, for curves: `videos/PHASE`, and of each role `waiting/ROLE` (videos), `actors/ROLE`, `busy/ROLE`."""
+    phases = Counter(video.phase for video in scheduler.videos.values())
+    found: dict[str, float] = {f"videos/{phase.value}": phases[phase] for phase in Phase}
+    for role in Role:
+        actors = _actors(scheduler, role)
+        found |= {f"waiting/{role.value}": scheduler.num_waiting(role), f"actors/{role.value}": actors["all"], f"busy/{role.value}": actors["busy"]}
+    return found
+
+
 def _actors(scheduler: Scheduler, role: Role) -> dict[str, int]:
     those = [actor for actor in scheduler.actors.values() if actor.role is role]
     return {"busy": sum(actor.video is not None for actor in those), "all": len(those)}

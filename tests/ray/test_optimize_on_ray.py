@@ -31,7 +31,7 @@ from dpscale.scheduler.logbook import journal_path, wishes_path
 from dpscale.scheduler.messages import Cancelled, Paused, Resumed, Role
 from dpscale.scheduler.on_ray import num_workers, optimize
 from dpscale.scheduler.wishes import put_wish
-from dpscale.tracking.tracker import NullTracker
+from dpscale.tracking.tracker import BATCH, NullTracker
 from tests.small_performer import small_clip, small_model
 from tests.unit.field.small_field import SMALL
 
@@ -158,6 +158,8 @@ def test_actors_make_the_frames_of_the_loop_whoever_else_fails(ray_session: None
     assert watcher.finished == {"optimize/ann--self": "FINISHED", "optimize/ben--self": "FINISHED", "optimize/cid--self": "FAILED"}
     strengths = [values["refresh_strength"] for key, values, _ in watcher.logged if key == "optimize/ann--self" and "refresh_strength" in values]
     assert strengths == pytest.approx([1.0, 0.7, 0.3])
+    busy = [values["scheduler/busy/field"] for key, values, _ in watcher.logged if key == BATCH]
+    assert max(busy) >= 1, "the batch's own curves"
     assert any("loss_flow" in values for _, values, _ in watcher.logged)
     again = optimize(config, layout, VIDEOS, NullTracker())
     assert all(outcome.skipped for outcome in again)
