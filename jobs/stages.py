@@ -22,8 +22,10 @@ def _finetune(batch: Batch) -> list[Outcome]:
 
 def _optimize(batch: Batch) -> list[Outcome]:
     from dpscale.scheduler.on_ray import optimize
+    from jobs.intervals import ready
 
-    return optimize(batch.config, batch.layout, batch.videos(), batch.tracker)
+    now = ready(batch)
+    return [*optimize(now.config, batch.layout, now.videos, now.tracker), *now.failed]
 
 
 def _evaluate(batch: Batch) -> list[Outcome]:

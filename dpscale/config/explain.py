@@ -18,7 +18,8 @@ def explain(error: ValidationError) -> str:
     """One line per wrong key, in the order of the schema."""
     details = error.errors(include_url=False)
     places = {detail["loc"] for detail in details}
-    return "\n".join(_line(d) for d in details if not any(len(p) > len(d["loc"]) and p[: len(d["loc"])] == d["loc"] for p in places))
+    lines = [_line(d) for d in details if not any(len(p) > len(d["loc"]) and p[: len(d["loc"])] == d["loc"] for p in places)]
+    return "\n".join(dict.fromkeys(lines))  # a value that may be of two kinds is wrong twice
 
 
 def allowed(key: Sequence[str | int]) -> str:
@@ -73,6 +74,8 @@ def _walk(key: Sequence[str | int]) -> tuple[Schema | None, list[str]]:
         if schema and part in schema.get("discriminator", {}).get("mapping", {}):
             schema = _resolve({"$ref": schema["discriminator"]["mapping"][part]})
             continue
+        if schema and all("type" in option and "properties" not in option for option in schema.get("anyOf", [{}])):
+            continue  # one of the kinds that a plain value may have
         names.append(str(part))
         schema = _child(schema, part) if schema else None
     return schema, names

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +12,9 @@ from dpscale.config.section import Section
 
 _OFF = {"method": "ivr", "stop_l1": None, "stop_checks": 3, "refresh_overlap": 0, "flow_weight_to": None, "flow_rise_steps": 0}
 """Settings that count only where they are used, so that videos made without them keep their fingerprint."""
+
+Interval = Annotated[int, Field(ge=1, le=100_000_000)]
+"""Field steps between two refreshes."""
 
 
 class JointConfig(Section):
@@ -22,7 +26,12 @@ class JointConfig(Section):
         "noisy_image, likewise with the noise added to the picture before it is encoded.",
     )
     steps: int = Field(default=10_000, ge=1, le=100_000_000, description="Field steps (paper: 10,000).")
-    refresh_interval: int = Field(default=2000, ge=1, le=100_000_000, description="Field steps between refreshes (paper: 2000).")
+    refresh_interval: Interval | Literal["auto"] = Field(
+        default=2000, description="Field steps between refreshes (paper: 2000); auto: predicted for each video by refresh_interval_rule (ours)."
+    )
+    refresh_interval_rule: Path | None = Field(
+        default=None, description="For refresh_interval = auto: run folder of a `dpscale search` of three videos or more, or its search/rule.json."
+    )
     refresh_overlap: int = Field(
         default=0, ge=0, le=100_000_000, description="Field steps that go on against the old targets while a refresh runs (paper: 0)."
     )
@@ -43,10 +52,19 @@ class JointConfig(Section):
 
     @model_validator(mode="after")
     def _targets_come_before_the_next_refresh(self) -> JointConfig:
-        if self.refresh_overlap >= self.refresh_interval:
+        longest, name = (self.steps, "steps") if self.refresh_interval == "auto" else (self.refresh_interval, "refresh_interval")
+        if self.refresh_overlap >= longest:
             raise ValueError(
-                f"joint.refresh_overlap = {self.refresh_overlap} must be below joint.refresh_interval = {self.refresh_interval}: "
-                "a refresh ends before the next one begins"
+                f"joint.refresh_overlap = {self.refresh_overlap} must be below joint.{name} = {longest}: a refresh ends before the next one begins"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_prediction_needs_its_rule(self) -> JointConfig:
+        if self.refresh_interval == "auto" and self.refresh_interval_rule is None:
+            raise ValueError(
+                "joint.refresh_interval = 'auto' needs joint.refresh_interval_rule: the run folder of a `dpscale search` of three videos or more, "
+                "or its search/rule.json"
             )
         return self
 
@@ -56,8 +74,9 @@ class JointConfig(Section):
         return self.method == "ivr"
 
     def decisive(self) -> dict[str, Any]:
-        """What decides the frames, as JSON."""
-        return {name: value for name, value in self.model_dump(mode="json").items() if name not in _OFF or value != _OFF[name]}
+        """What decides the frames, as JSON. Where an interval comes from does not."""
+        settings = self.model_dump(mode="json", exclude={"refresh_interval_rule"})
+        return {name: value for name, value in settings.items() if name not in _OFF or value != _OFF[name]}
 
 
 class SchedulerConfig(Section):

@@ -239,6 +239,11 @@ class Config(Section):
                 raise ValueError(f"videos: no performer is named {video.performer!r}")
             if video.drive not in {d.name for d in self.drives}:
                 raise ValueError(f"videos: no drive is named {video.drive!r}")
+            if video.refresh_interval is not None and video.refresh_interval <= self.joint.refresh_overlap:
+                raise ValueError(
+                    f"videos: refresh_interval = {video.refresh_interval} of {video.performer!r} must be above "
+                    f"joint.refresh_overlap = {self.joint.refresh_overlap}"
+                )
         return self
 
     def planned_videos(self) -> tuple[VideoConfig, ...]:
@@ -246,3 +251,9 @@ class Config(Section):
         if self.videos:
             return self.videos
         return tuple(VideoConfig(performer=p.name, drive=d.name) for p in self.performers for d in self.drives)
+
+    def of_video(self, video: VideoConfig) -> Config:
+        """The settings of one video: its own refresh interval, where it has one."""
+        if video.refresh_interval is None:
+            return self
+        return self.model_copy(update={"joint": self.joint.model_copy(update={"refresh_interval": video.refresh_interval})})

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from dpscale.config.joint import Interval
 from dpscale.config.section import Name, Section, Seed
 
 
@@ -99,3 +100,4 @@ class VideoConfig(Section):
 
     performer: Name
     drive: Name = "self"
+    refresh_interval: Interval | None = Field(default=None, description="Field steps between this video's refreshes; none: joint.refresh_interval.")

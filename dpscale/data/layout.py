@@ -84,6 +84,10 @@ class RunLayout:
         """Folder of one video's joint optimisation: checkpoints, refresh results, final frames."""
         return self.root / "joint" / self.video_name(video)
 
+    def interval(self, video: VideoConfig) -> Path:
+        """The refresh interval that was predicted for a video (.json)."""
+        return self.joint(video) / "interval.json"
+
     def inputs(self, video: VideoConfig) -> Path:
         """Folder of a video's decoded arrays (joint/inputs.py)."""
         return self.root / "joint" / self.video_name(video) / "inputs"
@@ -92,6 +96,11 @@ class RunLayout:
     def search(self) -> Path:
         """Folder of searches: trials, what they share, results."""
         return self.root / "search"
+
+    @property
+    def rule(self) -> Path:
+        """What a search of several videos has learnt about the refresh interval."""
+        return self.search / "rule.json"
 
     def videos(self, video: VideoConfig) -> Path:
         """Folder of one video's finished mp4s and contact sheets."""

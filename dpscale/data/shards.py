@@ -90,6 +90,11 @@ class ShardReader:
         return self._meta["fps"]
 
     @property
+    def num_train(self) -> int:
+        """Frames 0 .. num_train-1 train."""
+        return self._meta["num_train"]
+
+    @property
     def shape(self) -> BodyShape:
         return BodyShape(*(np.array(self._meta[name], np.float64) for name in ("betas", "log_scales", "girths")))
 

@@ -5,6 +5,7 @@
     refreshes/<number>/                frames.npy, marker             V_p of every finished refresh
     unfinished/<number>-<step>-<window>/  progress.safetensors, marker  a refresh under way (joint.unfinished), until it is committed
     inputs/                            see inputs.py
+    interval.json                      a predicted refresh interval (search.prediction)
     result/                            frames.npz, history.json, marker
 
 Every folder is whole or absent, and its marker holds the fingerprint of the settings that it follows from: one under another

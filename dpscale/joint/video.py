@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from dpscale.config.schema import Config
 from dpscale.config.sources import VideoConfig
@@ -51,19 +51,34 @@ class VideoTask:
         return HumanFlow.of(flow.float(), valid, body, self.config.joint.background_flow)
 
 
+@dataclass(frozen=True)
+class Driving:
+    """Where a video's driving pose lies."""
+
+    shard: ShardReader
+    frames: Int[np.ndarray, " N"]
+    """Of the performer's own clip those that did not train, of another all."""
+
+    @classmethod
+    def of(cls, config: Config, layout: RunLayout, video: VideoConfig) -> Driving:
+        """Raises ShardError where it is missing or unfinished."""
+        shard = ShardReader(driving_shard(config, layout, video))
+        return cls(shard, np.arange(shard.num_train if _drives_itself(config, video) else 0, len(shard)))
+
+
 def load_task(config: Config, layout: RunLayout, video: VideoConfig) -> VideoTask:
     """What a video needs from its shards, decoded to its folder and mapped. Raises InputError where something is missing or does not fit."""
     check_inputs(config, layout, video)
-    itself, main = _drives_itself(config, video), ShardReader(layout.shard(video.performer, "main"))
-    first = main.clip(np.arange(1))
+    config = settings_of(config, video)
+    main, driving = ShardReader(layout.shard(video.performer, "main")), Driving.of(config, layout, video)
+    first, drive = main.clip(np.arange(1)), driving.shard
     if first.frames is None or first.image_embedding is None:
         raise InputError(f"{layout.shard(video.performer, 'main')} has no frames or image embedding: preprocess the video of {video.performer!r}")
-    drive = main if itself else ShardReader(layout.shard(video.performer, video.drive))
     size = drive.column("iuv", np.arange(1)).shape[1:3]
     if size != first.frames.shape[1:3]:
         raise InputError(f"drive {video.drive!r} has {size} px, performer {video.performer!r} {first.frames.shape[1:3]}: preprocess both at one size")
-    frames, inputs = np.arange(first.num_train if itself else 0, len(drive)), layout.inputs(video)
-    decode_inputs(inputs, _inputs_key(config, layout, video), drive, frames, main, first.num_train, config.joint.background_flow)
+    inputs = layout.inputs(video)
+    decode_inputs(inputs, inputs_key(config, layout, video), drive, driving.frames, main, first.num_train, config.joint.background_flow)
     pose, known = mapped_pose(inputs, drive), mapped_known(inputs)
     return VideoTask(layout.video_name(video), config, pose, first.frames[0], first.image_embedding, known, inputs)
 
@@ -77,6 +92,17 @@ def check_inputs(config: Config, layout: RunLayout, video: VideoConfig) -> None:
         raise InputError(f"{layout.finetune(video.performer)} is not there or unfinished: finetune performer {video.performer!r} first")
 
 
+def settings_of(config: Config, video: VideoConfig) -> Config:
+    """The settings under which a video is made. Raises InputError where its refresh interval is still to be predicted."""
+    own = config.of_video(video)
+    if own.joint.refresh_interval == "auto":
+        raise InputError(
+            f"{RunLayout.video_name(video)}: joint.refresh_interval = 'auto' is predicted by `dpscale optimize` and `dpscale personalize`; "
+            "elsewhere give it a number"
+        )
+    return own
+
+
 def fingerprint(config: Config, layout: RunLayout, video: VideoConfig) -> str:
     """Hash of everything that decides the frames of a video. Work done under another fingerprint is never reused."""
     decides = {
@@ -85,7 +111,7 @@ def fingerprint(config: Config, layout: RunLayout, video: VideoConfig) -> str:
         "torch_threads": config.ray.torch_threads,
         "devices": [config.scheduler.field_gpus > 0, config.scheduler.refresh_gpus > 0],
         "field": config.field.model_dump(mode="json"),
-        "joint": config.joint.decisive(),
+        "joint": settings_of(config, video).joint.decisive(),
         "diffusion": config.diffusion.model_dump(mode="json"),
         "shards": [marker_of(shard) for shard in _shards(config, layout, video)],
         "finetune": marker_of(layout.finetune(video.performer)),
@@ -93,7 +119,12 @@ def fingerprint(config: Config, layout: RunLayout, video: VideoConfig) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def _inputs_key(config: Config, layout: RunLayout, video: VideoConfig) -> str:
+def driving_shard(config: Config, layout: RunLayout, video: VideoConfig) -> Path:
+    """Folder of the shard that holds the driving pose."""
+    return layout.shard(video.performer, "main" if _drives_itself(config, video) else video.drive)
+
+
+def inputs_key(config: Config, layout: RunLayout, video: VideoConfig) -> str:
     """Hash of what the decoded arrays follow from: fewer settings than decide the frames."""
     decides = {"shards": [marker_of(shard) for shard in _shards(config, layout, video)], "background_flow": config.joint.background_flow}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

@@ -107,7 +107,7 @@ def render(config: Config, layout: RunLayout, summary: Mapping[str, Any]) -> str
     records = [read_record(layout.metrics(video)) for video in videos]
     failed = dict(summary.get("failed", {}))
     sections = [
-        _section(layout, video, record, failed, with_players=i < MAX_PLAYERS) for i, (video, record) in enumerate(zip(videos, records, strict=True))
+        _section(config, layout, video, record, failed, i < MAX_PLAYERS) for i, (video, record) in enumerate(zip(videos, records, strict=True))
     ]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -130,7 +130,9 @@ def render(config: Config, layout: RunLayout, summary: Mapping[str, Any]) -> str
     )
 
 
-def _section(layout: RunLayout, video: VideoConfig, record: Mapping[str, Any] | None, failed: Mapping[str, str], with_players: bool) -> VideoSection:
+def _section(
+    config: Config, layout: RunLayout, video: VideoConfig, record: Mapping[str, Any] | None, failed: Mapping[str, str], with_players: bool
+) -> VideoSection:
     name, folder = layout.video_name(video), layout.videos(video)
     error = next((failed[key] for key in (name, f"{video.performer}/{video.drive}", video.performer) if key in failed), None)
     title = f"{video.performer}, held-out part" if record and record["has_truth"] else f"{video.performer} doing {video.drive}"
@@ -141,7 +143,7 @@ def _section(layout: RunLayout, video: VideoConfig, record: Mapping[str, Any] | 
     players = [Player(key, caption, uri) for key, caption in PLAYERS.items() if (uri := _data_uri(files / f"{key}.mp4"))]
     reference, sheet = _data_uri(files / "reference.png"), _data_uri(files / "contact_sheet.png")
     return VideoSection(
-        name, title, record["num_frames"], record["fps"], _facts(record), metrics, _rows(record, metrics),
+        name, title, record["num_frames"], record["fps"], [*_facts(record), *_own_interval(config, layout, video)], metrics, _rows(record, metrics),
         reference, players, sheet, _verdict(record), error,
     )  # fmt: skip
 
@@ -154,6 +156,14 @@ def _facts(record: Mapping[str, Any]) -> list[str]:
         f"{record['fps']:g} frames/s",
         trained,
     ]
+
+
+def _own_interval(config: Config, layout: RunLayout, video: VideoConfig) -> list[str]:
+    """The refresh interval of a video that has one of its own."""
+    if config.of_video(video).joint.refresh_interval == "auto":
+        fixed = read_record(layout.interval(video))
+        return [f"a refresh every {fixed['refresh_interval']} steps, as predicted"] if fixed else []
+    return [] if video.refresh_interval is None else [f"a refresh every {video.refresh_interval} steps"]
 
 
 def _rows(record: Mapping[str, Any], metrics: list[Metric]) -> list[Row]:

@@ -62,6 +62,8 @@ def points(config: Config) -> tuple[Settings, ...] | None:
 
     Raises ConfigError, before anything runs, for whatever is wrong with the space or with a point of it."""
     search = config.search
+    if config.joint.refresh_interval == "auto":
+        raise ConfigError(f"{INTERVAL} = 'auto' is what a search finds a rule for: leave it out, or give it a number")
     space = domains(search)
     for key, domain in space.items():
         _check_key(config, key, domain)
@@ -84,6 +86,8 @@ def applied(config: Config, settings: Settings) -> Config:
         raise ConfigError(f"search.space, at {told(settings)}: {error}") from error
     if not trial.joint.has_field:
         raise ConfigError(f"search: joint.method = {trial.joint.method} has no representation to refresh from; set joint.method = ivr")
+    if trial.joint.refresh_interval == "auto":
+        raise ConfigError(f"search.space.{INTERVAL}: 'auto' cannot be tried, it is what a search finds a rule for; list numbers")
     if INTERVAL in settings and trial.joint.refresh_interval > trial.joint.steps:
         raise ConfigError(
             f"search.space: {INTERVAL} = {trial.joint.refresh_interval} is longer than the run, joint.steps = {trial.joint.steps}: "
@@ -93,11 +97,15 @@ def applied(config: Config, settings: Settings) -> Config:
 
 
 def searched_videos(config: Config) -> tuple[VideoConfig, ...]:
-    """Those whose result can be compared with held-out frames. Raises ConfigError where there are none, or trials would have no GPU."""
+    """Those whose result can be compared with held-out frames. Raises ConfigError where there are none, one has its interval
+    already, or trials would have no GPU."""
     own = {drive.name for drive in config.drives if drive.kind == "self"}
     videos = tuple(video for video in config.planned_videos() if video.drive in own)
     if not videos:
         raise ConfigError("a search compares with held-out frames: add a drive of kind 'self', and videos that it drives")
+    for video in videos:
+        if video.refresh_interval is not None:
+            raise ConfigError(f"videos: {video.performer!r} has a refresh_interval of its own, which a search would not change; leave it out")
     on_gpus = config.scheduler.field_gpus > 0 or config.scheduler.refresh_gpus > 0
     if on_gpus != (config.search.trial_gpus > 0):
         raise ConfigError(

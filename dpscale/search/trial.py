@@ -94,7 +94,7 @@ def relatives(config: Config, layout: RunLayout, video: VideoConfig, settings: S
 def held_out_frames(layout: RunLayout, video: VideoConfig) -> int:
     """How many frames a self-driven video has: those that did not train."""
     reader = ShardReader(layout.shard(video.performer, "main"))
-    return len(reader) - reader.clip(np.arange(1)).num_train
+    return len(reader) - reader.num_train
 
 
 def entrants(config: Config, layout: RunLayout, videos: Sequence[VideoConfig], points: Sequence[Settings]) -> list[Entrant]:

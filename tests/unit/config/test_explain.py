@@ -17,6 +17,8 @@ from dpscale.config.load import ConfigError, load
         ("finetune.lr=2.0", "finetune.lr = 2.0: must be a number above 0 and at most 1"),
         ("finetune.lr=fast", "finetune.lr = 'fast': must be a number above 0 and at most 1"),
         ("joint.steps=0", "joint.steps = 0: must be a whole number from 1 to 100_000_000"),
+        ("joint.refresh_interval=0", "joint.refresh_interval = 0: must be a whole number from 1 to 100_000_000 or 'auto'"),
+        ("joint.refresh_interval=auto", "joint.refresh_interval = 'auto' needs joint.refresh_interval_rule: the run folder of a `dpscale search`"),
         ("preprocess.size=100", "preprocess.size = 100: must be a whole number from 32 to 2_048, a multiple of 8"),
         ("diffusion.preset=huge", "diffusion.preset = 'huge': must be one of tiny, sd21, sd15"),
         ("diffusion.pose_kinds=['x']", "diffusion.pose_kinds.0 = 'x': must be one of keypoints, iuv"),
@@ -42,7 +44,7 @@ def test_the_message_names_key_value_and_what_is_allowed(override: str, message:
 
 def test_every_wrong_key_has_its_line():
     with pytest.raises(ConfigError) as raised:
-        load(None, ["finetune.lr=2", "joint.steps=0", "x=1"])
+        load(None, ["finetune.lr=2", "joint.refresh_interval=no", "x=1"])
     assert len(str(raised.value).splitlines()) == 3
 
 

@@ -87,5 +87,18 @@ def test_options_that_are_off_leave_the_fingerprint_of_earlier_results(prepared:
     counted = ("steps", "refresh_interval", "warm_up_steps", "flow_weight", "background_flow", "first_strength", "strength_from", "strength_to")
     settings = config.joint.model_dump(mode="json")
     assert config.joint.decisive() == {name: settings[name] for name in counted}
+    assert fingerprint(config_of(config.run.root, joint={"refresh_interval_rule": "runs/search"}), layout, SELF) == fingerprint(config, layout, SELF)
     on = [{"method": "image"}, {"refresh_overlap": 5}, {"stop_l1": 2.0}, {"stop_l1": 2.0, "stop_checks": 9}]
     assert len({fingerprint(config_of(config.run.root, joint=joint), layout, SELF) for joint in ({}, *on)}) == 5
+
+
+def test_a_video_may_have_an_interval_of_its_own(prepared: tuple[Config, RunLayout, Clip]) -> None:
+    config, layout, _ = prepared
+    own = SELF.model_copy(update={"refresh_interval": 7})
+    for joint in ({}, {"refresh_interval": "auto", "refresh_interval_rule": "runs/search"}):
+        asked = config_of(config.run.root, joint=joint)
+        assert load_task(asked, layout, own).config.joint.refresh_interval == 7
+        assert fingerprint(asked, layout, own) == fingerprint(config_of(config.run.root, joint={"refresh_interval": 7}), layout, SELF)
+    for needs_a_number in (load_task, fingerprint):
+        with pytest.raises(InputError, match=r"ann--self: joint\.refresh_interval = 'auto' is predicted by"):
+            needs_a_number(asked, layout, SELF)

@@ -101,3 +101,14 @@ def test_only_videos_with_a_truth_are_searched() -> None:
         searched_videos(check({"performers": people, "drives": drives[1:]}))
     with pytest.raises(ConfigError, match=r"search\.trial_gpus = 0, but scheduler\.field_gpus = 0\.25"):
         searched_videos(check({"performers": people, "scheduler": {"field_gpus": 0.25, "refresh_gpus": 1.0}}))
+    with pytest.raises(ConfigError, match="'ann' has a refresh_interval of its own"):
+        searched_videos(check({"performers": people, "videos": [{"performer": "ann", "refresh_interval": 5}, {"performer": "ben"}]}))
+
+
+def test_a_search_takes_no_predicted_interval() -> None:
+    auto = {"refresh_interval": "auto", "refresh_interval_rule": "runs/search"}
+    for space in ({"joint": {"flow_weight": [0.5]}}, {"joint": {"refresh_interval": [500]}}):
+        with pytest.raises(ConfigError, match=r"joint\.refresh_interval = 'auto' is what a search finds a rule for"):
+            points(config_of(space, **auto))
+    with pytest.raises(ConfigError, match=r"search\.space\.joint\.refresh_interval: 'auto' cannot be tried"):
+        points(config_of({"joint": {"refresh_interval": [500, "auto"]}}, refresh_interval_rule="runs/search"))
