@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from dpscale.config.schema import Config, RunConfig
+from dpscale.config.schema import Config, JointConfig, RunConfig
 from dpscale.config.sources import Pose2simPerformer, VideoConfig
 from dpscale.data.checkpoint import write_json
 from dpscale.data.layout import RunLayout
@@ -135,6 +135,18 @@ def test_the_summary_in_the_run_folder_is_used(run):
     config, layout = run
     layout.summary.write_text(json.dumps(SUMMARY))
     assert "4 min 17 s" in write_report(config, layout).read_text()
+
+
+@pytest.mark.parametrize("predicted", [True, False])
+def test_a_video_with_an_interval_of_its_own_tells_it(run, predicted):
+    config, layout = run
+    if predicted:
+        joint = JointConfig(refresh_interval="auto", refresh_interval_rule=layout.rule)
+        config = config.model_copy(update={"joint": joint})
+        write_json(layout.interval(VideoConfig(performer="ann")), {"refresh_interval": 400})
+    else:
+        config = config.model_copy(update={"videos": (VideoConfig(performer="ann", refresh_interval=400),)})
+    assert f"a refresh every 400 steps{', as predicted' * predicted}</p>" in write_report(config, layout, SUMMARY).read_text()
 
 
 def test_a_run_with_nothing_in_it_still_has_a_page(tmp_path):
