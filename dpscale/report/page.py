@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Mapping
@@ -18,9 +17,13 @@ from dpscale.config.sources import VideoConfig
 from dpscale.data.checkpoint import write_atomically
 from dpscale.data.layout import RunLayout
 from dpscale.evaluate.record import METHODS, METRICS, Metric, read_record
+from dpscale.report.data_uri import data_uri
+from dpscale.report.search_section import search_section
 
 MAX_PLAYERS = 40
 """Videos whose players are embedded; further ones have their table only, or the page would not open."""
+
+UNFINISHED = "not finished; run the same command again"
 
 PLAYERS = {
     "pose": "Driving pose",
@@ -35,8 +38,6 @@ PLAYERS = {
 
 HEADLINE_METRICS = ("psnr", "psnr_body", "ssim", "warp_error", "keypoint_error_px")
 """What the overview shows of each video."""
-
-MIME = {".mp4": "video/mp4", ".png": "image/png"}
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,9 @@ def render(config: Config, layout: RunLayout, summary: Mapping[str, Any]) -> str
     sections = [
         _section(config, layout, video, record, failed, i < MAX_PLAYERS) for i, (video, record) in enumerate(zip(videos, records, strict=True))
     ]
+    search = search_section(config, layout)
+    # where settings are searched for, making the videos is another command's work
+    shown = [section for section in sections if search is None or section.error != UNFINISHED]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -119,7 +123,8 @@ def render(config: Config, layout: RunLayout, summary: Mapping[str, Any]) -> str
         total=duration(summary["total_s"]) if "total_s" in summary else None,
         num_performers=len(config.performers),
         num_finished=sum(record is not None for record in records),
-        sections=sections,
+        sections=shown,
+        search=search,
         headline=[metric for metric in METRICS if metric.key in HEADLINE_METRICS],
         overview=[_overview_row(section, record) for section, record in zip(sections, records, strict=True) if record is not None],
         failed=failed,
@@ -137,11 +142,11 @@ def _section(
     error = next((failed[key] for key in (name, f"{video.performer}/{video.drive}", video.performer) if key in failed), None)
     title = f"{video.performer}, held-out part" if record and record["has_truth"] else f"{video.performer} doing {video.drive}"
     if record is None:
-        return VideoSection(name, title, 0, 0.0, [], [], [], None, [], None, [], error or "not finished; run the same command again")
+        return VideoSection(name, title, 0, 0.0, [], [], [], None, [], None, [], error or UNFINISHED)
     metrics = [metric for metric in METRICS if any(metric.key in values for values in record["methods"].values())]
     files = folder if with_players else Path()
-    players = [Player(key, caption, uri) for key, caption in PLAYERS.items() if (uri := _data_uri(files / f"{key}.mp4"))]
-    reference, sheet = _data_uri(files / "reference.png"), _data_uri(files / "contact_sheet.png")
+    players = [Player(key, caption, uri) for key, caption in PLAYERS.items() if (uri := data_uri(files / f"{key}.mp4"))]
+    reference, sheet = data_uri(files / "reference.png"), data_uri(files / "contact_sheet.png")
     return VideoSection(
         name, title, record["num_frames"], record["fps"], [*_facts(record), *_own_interval(config, layout, video)], metrics, _rows(record, metrics),
         reference, players, sheet, _verdict(record), error,
@@ -244,10 +249,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _data_uri(path: Path) -> str | None:
-    """The file's content as a data URI, or None if it is not there."""
-    if not path.is_file():
-        return None
-    return f"data:{MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
