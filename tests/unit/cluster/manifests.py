@@ -16,6 +16,7 @@ import yaml
 ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "cluster"
 MLFLOW = CLUSTER / "mlflow" / "kubernetes"
+GRAFANA = CLUSTER / "grafana"
 OVERLAYS = sorted(path.parent for path in (CLUSTER / "kuberay" / "overlays").glob("*/kustomization.yaml"))
 JOBS = sorted(path.parent for path in (CLUSTER / "kuberay" / "jobs").glob("*/kustomization.yaml"))
 BUILDS = [*OVERLAYS, *JOBS, MLFLOW]

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.unit.cluster.manifests import BUILDS, JOBS, OVERLAYS, built, name_of, of_kind, pods
+from tests.unit.cluster.manifests import BUILDS, GRAFANA, JOBS, OVERLAYS, built, name_of, of_kind, pods
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed (it is one of the extra `dev`)")
 
@@ -71,7 +71,7 @@ def test_the_schema_check_sees_mistakes(crds, change, complaint):
     assert complaint in "\n".join(mistakes(crds, cluster))
 
 
-@pytest.mark.parametrize("folder", BUILDS, ids=name_of)
+@pytest.mark.parametrize("folder", [*BUILDS, GRAFANA], ids=name_of)
 def test_manifests_follow_kubernetes_schemas(folder):
     own = [manifest for manifest in built(folder) if manifest["kind"] not in OTHERS]
     assert own
