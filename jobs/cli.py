@@ -11,7 +11,7 @@ from dpscale.config.load import ConfigError
 from jobs.arguments import parser
 from jobs.batch_arguments import WISHES
 from jobs.settings import config_of
-from jobs.submit_arguments import submit_arguments
+from jobs.submit_arguments import check_submit_arguments, submit_arguments
 
 
 def main(argv: Sequence[str] | None = None, resume: str | None = None) -> int:
@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None, resume: str | None = None) -> int:
             return import_module(f"jobs.{arguments.job}").run(arguments)
         if arguments.job in WISHES:
             return import_module("jobs.wish").run(arguments)
+        check_submit_arguments(arguments)
         config = config_of(arguments)
         if arguments.dry_run:
             return import_module("jobs.dry_run").run(config)

@@ -10,6 +10,8 @@ from dpscale.data.types import InputError
 
 _PASSWORD_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#:@\"]*:[^\s?#@\"]+@", re.IGNORECASE)
 _SECRET_IN_QUERY = re.compile(r"://[^\s\"]*[?&](sig|[^=&\s\"]*(key|secret|token|password)[^=&\s\"]*)=[^&\s\"]", re.IGNORECASE)
+_REFERENCE = re.compile(r"\$\{\w+\}")
+"""Of a variable, whose value is put in where the job runs (tracking/uri.py)."""
 _SHORTEST = 8
 """Characters of a value that is looked for: a shorter one is found everywhere, and protects nothing."""
 
@@ -30,10 +32,11 @@ def refuse_secret_values(place: str, content: bytes, secrets: Mapping[str, str])
 
 
 def refuse_passwords(place: str, text: str) -> None:
-    """Raises InputError if `text` holds a URL with a password, a key or a token. The message does not repeat it."""
+    """Raises InputError if `text` holds a URL with a password, a key or a token; ${NAME} is none. The message does not repeat it."""
+    text = _REFERENCE.sub("", text)
     if _PASSWORD_IN_URL.search(text) or _SECRET_IN_QUERY.search(text):
         raise InputError(
             f"{place}: holds a URL with a password or a key, which everybody on the cluster could read. Leave it out, and set it on the cluster's "
-            "nodes instead (MLflow server: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; Postgres: PGPASSWORD or PGPASSFILE; "
-            "S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+            "nodes instead (MLflow server: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; Postgres: ${NAME} in tracking.uri, PGPASSWORD or "
+            "PGPASSFILE; S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
         )

@@ -16,6 +16,7 @@ from jobs.cluster_paths import with_absolute_paths
 from jobs.follow import follow
 from jobs.job_package import write_package
 from jobs.job_request import entrypoint, runtime_env
+from jobs.secret_names import secret_names
 from jobs.secret_values import refuse_passwords, refuse_secret_values, secret_values
 from jobs.submission import Submission, new_id
 from jobs.submitted import CONFIG_FILE, SENDER_FILE
@@ -53,5 +54,5 @@ def send(client: JobSubmissionClient, submission: Submission, wait: bool) -> int
 
 
 def _sender(submission: Submission) -> dict[str, bytes]:
-    sender = {"versions": own_versions().as_dict(), "secrets": submission.config.ray.submit.secrets}
+    sender = {"versions": own_versions().as_dict(), "secrets": secret_names(submission.config, os.environ)}
     return {CONFIG_FILE: json.dumps(resolved(submission.config)).encode(), SENDER_FILE: json.dumps(sender).encode()}

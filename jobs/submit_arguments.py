@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from dpscale.config.load import ConfigError
+
 SUBMITTABLE = ("personalize", "demo", "preprocess", "finetune", "optimize", "evaluate", "report", "synth", "pretrain")
 """The others are quick, and their results belong where they are asked for."""
 
@@ -20,6 +22,14 @@ def add_submit_arguments(job: ArgumentParser) -> None:
     job.add_argument("--submit", metavar="ADDRESS", help="run on the Ray cluster whose dashboard listens there (http://HEAD:8265)")
     job.add_argument("--no-wait", action="store_true", help="with --submit: print the job's id and return")
     _add_unauthenticated(job)
+
+
+def check_submit_arguments(arguments: Namespace) -> None:
+    """Raises ConfigError for flags that mean nothing without --submit: a job that was to go to a cluster would run here."""
+    given = [flag for flag in ("no_wait", "allow_unauthenticated") if getattr(arguments, flag, False)]
+    if given and not arguments.submit:
+        flag = f"--{given[0].replace('_', '-')}"
+        raise ConfigError(f"{flag} goes with --submit: name the cluster (--submit http://HEAD:8265), or leave {flag} out to run the job here")
 
 
 def submit_arguments(arguments: Namespace) -> dict[str, Any]:

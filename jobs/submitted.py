@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 CONFIG_FILE, SENDER_FILE = "submitted_config.json", "submitted_by.json"
+_SET_IT = "set it on every node of the cluster (named by ray.submit.secrets or tracking.uri, or one of MLflow's that is set where the job was sent)"
 
 
 def main(argv: Sequence[str], folder: Path) -> int:
@@ -31,7 +32,7 @@ def problems(sender: dict) -> list[str]:
         wrong = disagreements(Versions.of(sender["versions"]), own_versions(), "the job's image")
     except ModuleNotFoundError as error:
         wrong = [f"{sys.executable} has no package {error.name}: use an image with dpscale's packages, or --set ray.submit.install=true"]
-    return wrong + [f"${name} is not set here: set it on every node of the cluster (ray.submit.secrets)" for name in missing(sender["secrets"])]
+    return wrong + [f"${name} is not set here: {_SET_IT}" for name in missing(sender["secrets"])]
 
 
 def missing(names: Sequence[str]) -> list[str]:

@@ -47,11 +47,20 @@ def test_urls_with_passwords_and_keys_are_refused(url: str):
     [
         "postgresql://mlflow@db/mlflow", "http://127.0.0.1:5000", "s3://bucket/prefix?endpoint_override=127.0.0.1:9000&scheme=http",
         "gs://anonymous@bucket/prefix", "abfs://container@account.dfs.core.windows.net/p", "sqlite:////shared/mlflow.db",
+        "postgresql://mlflow:${MLFLOW_DB_PASSWORD}@db/mlflow", "${MLFLOW_TRACKING_URI}",
     ],
 )  # fmt: skip
 def test_urls_without_are_sent(url: str):
     text = f'{{"tracking": {{"uri": "{url}", "experiment": "a:b@c"}}}}'
     refuse_passwords("the settings", text)
+    if "://" not in url:
+        return
     scheme, rest = url.split("://")
     with pytest.raises(InputError, match="the settings: holds a URL with a password"):
         refuse_passwords("the settings", text.replace(url, f"{scheme}://somebody:hunter22@{rest.rpartition('@')[2]}"))
+
+
+def test_a_password_beside_a_reference_is_still_one():
+    for url in (f"postgresql://mlflow:{PLANTED}${{MORE}}@db/mlflow", f"s3://bucket?secret_key=${{KEY}}&token={PLANTED}"):
+        with pytest.raises(InputError, match="the settings: holds a URL with a password"):
+            refuse_passwords("the settings", url)

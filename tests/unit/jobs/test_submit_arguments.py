@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from jobs.arguments import JOBS, parser
@@ -14,6 +16,15 @@ def test_what_can_be_submitted_is_a_job():
     for job in SUBMITTABLE:
         parsed = parser().parse_args([job, "--submit", "http://head:8265", "--no-wait"])
         assert submit_arguments(parsed) == dict(address="http://head:8265", flags=(), wait=False, allow_unauthenticated=False)
+
+
+@pytest.mark.parametrize("flag", ["--no-wait", "--allow-unauthenticated"])
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_flags_of_a_submission_need_a_cluster(flag: str, more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "run"
+    assert main(["demo", flag, "--out", str(out), *more]) == 2
+    assert f"{flag} goes with --submit: name the cluster (--submit http://HEAD:8265), or leave {flag} out" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_flags_of_the_job_travel():

@@ -42,6 +42,7 @@ def test_the_job_runs_with_the_settings_that_came_with_it(tmp_path: Path):
         ({"dpscale": "9.9.9"}, [], "dpscale: 9.9.9 here, 0.1.0 in the job's image. Use an image with dpscale 9.9.9, or submit from dpscale 0.1.0"),
         ({"ray": "2.59.0"}, [], "Ray: 2.59 here, "),
         ({}, ["AWS_SECRET_ACCESS_KEY_OF_NOBODY"], "$AWS_SECRET_ACCESS_KEY_OF_NOBODY is not set here: set it on every node"),
+        ({}, ["MY_KEY", "MLFLOW_TRACKING_TOKEN_OF_NOBODY"], "or one of MLflow's that is set where the job was sent"),
     ],
 )
 def test_another_image_or_a_missing_secret_ends_it_with_status_2(versions: dict[str, str | None], secrets: list[str], message: str, tmp_path: Path):
