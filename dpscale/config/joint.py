@@ -87,6 +87,13 @@ class SchedulerConfig(Section):
     tenant_weights: dict[str, float] = Field(default={}, description="Shares of performers' tenants under kind = fair; 1 where nothing is said.")
     field_workers: int = Field(default=2, ge=1, le=100_000, description="Actors that run field steps.")
     refresh_workers: int = Field(default=1, ge=1, le=100_000, description="Actors that hold the diffusion model.")
+    refresh_together: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Videos of one performer whose windows share a refresh worker's UNet calls: each call holds up to so many times "
+        "diffusion.window_batch windows. Above 1 the last bits of a result depend on who shared a call with whom.",
+    )
     warm_videos: int = Field(default=2, ge=1, le=10_000, description="Videos whose state a field worker keeps in memory between slices.")
     slice_steps: int = Field(default=200, ge=1, le=1_000_000, description="Most field steps scheduled at once; a checkpoint follows each slice.")
     field_cpus: float = Field(default=1.0, gt=0, le=256)

@@ -50,6 +50,10 @@ class UNetCall:
     conditions: Conditions
 
 
+Predict = Callable[[UNetCall], Float[Tensor, "B C F h w"]]
+"""The UNet's answer to a call."""
+
+
 def _ignore(progress: Progress) -> None:
     """For those who need no checkpoints."""
 
@@ -93,22 +97,32 @@ class Pass:
             begin = frames.stop
         return Progress(noise, self.solver.empty_memory(noise))
 
-    def run(self, progress: Progress, save: Callable[[Progress], object] = _ignore, should_stop: Callable[[], bool] = _never) -> bool:
+    def run(
+        self,
+        progress: Progress,
+        save: Callable[[Progress], object] = _ignore,
+        should_stop: Callable[[], bool] = _never,
+        predict: Predict | None = None,
+    ) -> bool:
         """Continues to the end, or until `should_stop` says so between two UNet calls; whether the end was reached.
 
-        `save` sees the progress after every call, and may ignore most of them."""
+        `save` sees the progress after every call, and may ignore most of them. `predict` is who calls the UNet (together.Together); None: this
+        pass itself."""
         while progress.step < self.num_steps:
             if should_stop():
                 return False
-            self.advance(progress)
+            self.advance(progress, predict)
             save(progress)
         return True
 
     @torch.no_grad()
-    def advance(self, progress: Progress) -> None:
+    def advance(self, progress: Progress, predict: Predict | None = None) -> None:
         """One UNet call: the next windows of the step, as many as fit, and the solver's step for the frames that they complete."""
         call = self.next_call(progress)
-        self.take(progress, call, self.denoiser(call.noisy, call.timestep, call.conditions))
+        self.take(progress, call, self._predict(call) if predict is None else predict(call))
+
+    def _predict(self, call: UNetCall) -> Float[Tensor, "B C F h w"]:
+        return self.denoiser(call.noisy, call.timestep, call.conditions)
 
     def next_call(self, progress: Progress) -> UNetCall:
         """What the UNet is given next. With classifier-free guidance over the image embedding both halves go into one call; scale 1 needs

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import no_type_check
 
 import ray
@@ -133,32 +133,26 @@ def _accept_refresh(state: JointState, task: VideoTask, store: VideoStore) -> bo
     return True
 
 
-@dataclass(frozen=True)
-class _Running:
-    """The refresh that a worker makes."""
-
-    video: str
-    stop: threading.Event = field(default_factory=threading.Event)
-    """Set: it ends at the next window-step."""
-
-
 class _RefreshWorker(_Worker):
-    """Answers the refresh requests of any video, one after the other; meanwhile it can be told what comes next, or to stop."""
+    """Answers the refresh requests of any video, one after the other, or of one performer's videos together; meanwhile it can be told what comes
+    next, or to stop."""
 
     def __init__(self, config: Config, layout: RunLayout) -> None:
         self._config, self._layout = config, layout
         self._deltas = DeltaCache.of(config.scheduler)
-        self._service = None
-        self._running: _Running | None = None
+        self._service, self._loading = None, threading.Lock()
+        self._stops: dict[str, threading.Event] = {}
+        """Of the videos that it refreshes; one that is set ends its refresh at the next window-step."""
 
     def refresh(self, video: VideoConfig) -> RefreshReceipt:
         """Makes the targets that the video's newest state waits for, unless they are there already, and commits them."""
         torch.set_num_threads(self._config.ray.torch_threads)  # of this thread: an actor with several has one for each kind of work
-        self._running = _Running(self._layout.video_name(video))
+        name = self._layout.video_name(video)
+        stop = self._stops[name] = threading.Event()
         try:
-            return self._refresh(video, self._running.stop.is_set)
+            return self._refresh(video, stop.is_set)
         finally:
-            self._running = None
+            del self._stops[name]
 
     # no_type_check: Ray looks for the group at the innermost function, which the shape checks of tests would wrap
     @ray.method(concurrency_group="stop")
@@ -167,10 +161,10 @@ class _RefreshWorker(_Worker):
         """Asks the video's refresh to leave its progress on disk and end at the next window-step; whether it runs here.
 
         Its receipt says whether it was finished all the same."""
-        running = self._running
-        if running is None or running.video != self._layout.video_name(video):
+        stop = self._stops.get(self._layout.video_name(video))
+        if stop is None:
             return False
-        running.stop.set()
+        stop.set()
         return True
 
     @ray.method(concurrency_group="prefetch")
@@ -204,9 +198,10 @@ class _RefreshWorker(_Worker):
         """The service with its model. Not in the constructor, for Ray hides the type of an error that is raised there."""
         from dpscale.joint.refresh import RefreshService  # diffusers is heavy, and field workers import this module too
 
-        if self._service is None:
-            self._service = RefreshService(self._config, self._layout, self._deltas)
-        return self._service
+        with self._loading:
+            if self._service is None:
+                self._service = RefreshService(self._config, self._layout, self._deltas)
+            return self._service
 
 
 FieldWorker = ray.remote(_FieldWorker)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from dpscale.diffusion.mapped_weights import map_weights
 from dpscale.diffusion.noisy_pictures import encode_noisy
 from dpscale.diffusion.reference import ReferencePictures, reference_pictures
 from dpscale.diffusion.refine import Pass, Progress
+from dpscale.diffusion.together import Together
 from dpscale.diffusion.video_conditions import VideoConditions, encode_poses
 from dpscale.diffusion.weights import PoseVideoModel, References, load_model
 from dpscale.joint.checkpoint import VideoStore
@@ -47,8 +50,10 @@ class DiffusionRefresh:
     Conditions are made once, a window or a few frames at a time, and kept: what does not depend on trained weights for good, pose features
     as long as the pose encoder is the same. Pictures of all frames are in files; of each frame, memory holds some small latents."""
 
-    def __init__(self, model: PoseVideoModel, video: VideoTask) -> None:
+    def __init__(self, model: PoseVideoModel, video: VideoTask, together: Together | None = None) -> None:
+        """`together`: what other threads' passes share UNet calls with this one's; None: nobody's do."""
         self._model, self._video = model, video
+        self._together = Together(model.denoiser) if together is None else together
         self._device = next(model.denoiser.parameters()).device
         self._references = self._find_references()
         self._features: tuple[str, Tensor] | None = None
@@ -71,7 +76,9 @@ class DiffusionRefresh:
         sampling = Pass.of(model.denoiser, model.noise_schedule, self._conditions(), request.strength, settings)
         if progress is None:
             progress = self._start(sampling, request)
-        if not sampling.run(progress, save, should_stop):
+        with self._together.member() as predict:
+            ended = sampling.run(progress, save, should_stop, predict)
+        if not ended:
             raise RefreshStopped(progress)
         return model.decode(progress.latents.transpose(0, 1), self._references, out)
 
@@ -151,20 +158,40 @@ class RefreshService:
             self._model.denoiser.cuda()
             self._model.autoencoder.cuda()
         self._videos: OrderedDict[str, DiffusionRefresh] = OrderedDict()
+        self._together = Together(self._model.denoiser)
+        self._lock = threading.Lock()
+        """Of the videos and of whose weights are in place."""
+        self._performers: Counter[str] = Counter()
+        """Of the videos that are being answered: never more than one."""
 
     def answer(self, video: VideoConfig, request: RefreshRequest, should_stop: Callable[[], bool] = lambda: False) -> UInt8[np.ndarray, "N H W 3"]:
-        """V_p of a video, with its performer's weights, mapped from a temporary file.
+        """V_p of a video, with its performer's weights, mapped from a temporary file. Threads may ask for several videos of one performer at
+        once, which then share UNet calls; RuntimeError where another performer's weights are in use.
 
         Leaves its progress in the video's folder from time to time and continues what it finds there, which VideoStore removes when
         the refresh is committed. Raises RefreshStopped where `should_stop` says so between two UNet calls; the progress is there then."""
-        self._weights.use(self._layout.finetune(video.performer))
-        unfinished = VideoStore.of(self._config, self._layout, video).unfinished(request.refresh)
-        return self._warmed(video).resumed(request, unfinished, self._config.scheduler.refresh_checkpoint_s, should_stop)
+        with self._answering(video) as refresh:
+            unfinished = VideoStore.of(self._config, self._layout, video).unfinished(request.refresh)
+            return refresh.resumed(request, unfinished, self._config.scheduler.refresh_checkpoint_s, should_stop)
+
+    @contextmanager
+    def _answering(self, video: VideoConfig) -> Iterator[DiffusionRefresh]:
+        with self._lock:
+            if set(self._performers) - {video.performer}:
+                raise RuntimeError(f"{video.performer}'s refresh was begun while another performer's weights are in use: {list(self._performers)}")
+            self._weights.use(self._layout.finetune(video.performer))
+            refresh = self._warmed(video)
+            self._performers[video.performer] += 1
+        try:
+            yield refresh
+        finally:
+            with self._lock:
+                self._performers -= Counter([video.performer])
 
     def _warmed(self, video: VideoConfig) -> DiffusionRefresh:
         name = self._layout.video_name(video)
         if name not in self._videos:
-            self._videos[name] = DiffusionRefresh(self._model, load_task(self._config, self._layout, video))
+            self._videos[name] = DiffusionRefresh(self._model, load_task(self._config, self._layout, video), self._together)
         self._videos.move_to_end(name)
         while len(self._videos) > self._config.scheduler.warm_videos:
             self._videos.popitem(last=False)

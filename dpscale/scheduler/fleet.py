@@ -43,12 +43,12 @@ class Fleet:
     def start(self, number: int, role: Role, attempt: int = 1) -> None:
         """The actor is ready when `wait` gives a reference that `started` knows."""
         settings = self._config.scheduler
-        kind, cpus, gpus = {
-            Role.FIELD: (FieldWorker, settings.field_cpus, settings.field_gpus),
-            Role.REFRESH: (RefreshWorker, settings.refresh_cpus, settings.refresh_gpus),
+        kind, cpus, gpus, at_once = {
+            Role.FIELD: (FieldWorker, settings.field_cpus, settings.field_gpus, 1),
+            Role.REFRESH: (RefreshWorker, settings.refresh_cpus, settings.refresh_gpus, settings.refresh_together),
         }[role]
         name = f"{role.value}-{number}-{self._run_id}-{uuid.uuid4().hex[:4]}"
-        actor = kind.options(name=name, num_cpus=cpus, num_gpus=gpus).remote(self._config, self._layout)
+        actor = kind.options(name=name, num_cpus=cpus, num_gpus=gpus, max_concurrency=at_once).remote(self._config, self._layout)
         self._actors[number] = actor
         self._starting[actor.node.remote()] = _Start(number, role, attempt)
 

@@ -26,8 +26,8 @@ class Line(Protocol):
         """The one that is served next. Raises IndexError where nobody waits."""
         ...
 
-    def take(self) -> VideoRecord:
-        """Takes out the first. Raises IndexError where nobody waits."""
+    def take(self, video: VideoRecord | None = None) -> VideoRecord:
+        """Takes out the first, or this one, to be served. Raises IndexError where nobody waits."""
         ...
 
     def __len__(self) -> int: ...
@@ -58,9 +58,8 @@ class Ordered:
                 return video
             heapq.heappop(self._heap)
 
-    def take(self) -> VideoRecord:
-        video = self.first()
-        heapq.heappop(self._heap)
+    def take(self, video: VideoRecord | None = None) -> VideoRecord:
+        video = self.first() if video is None else video
         del self._waiting[video.name]
         return video
 
@@ -94,10 +93,12 @@ class FairShares:
     def first(self) -> VideoRecord:
         return self._tenants[self._first_tenant()].first()
 
-    def take(self) -> VideoRecord:
-        tenant = self._first_tenant()
-        video = self._tenants[tenant].take()
-        self._virtual_time = self._tags[tenant]
+    def take(self, video: VideoRecord | None = None) -> VideoRecord:
+        """One that comes out of turn is charged too, and moves no time."""
+        tenant = self._first_tenant() if video is None else video.tenant
+        if video is None:
+            self._virtual_time = self._tags[tenant]
+        video = self._tenants[tenant].take(video)
         self._tags[tenant] += self._cost(video) / self._weights.get(tenant, 1.0)
         return video
 

@@ -39,6 +39,8 @@ class Submitted:
     """When it ought to be ready, on the clock of `now_s`; decides among videos of equal priority."""
     failures: int = 0
     """That it had under an earlier driver."""
+    performer: str = ""
+    """Whose weights its refreshes need."""
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ class _Controller:
         for name, video in self._videos.items():
             self._keys[name] = self._tracker.start(STAGE, name, joint.model_dump(mode="json"))
             owner = owners[video.performer]
-            for event in self._logbook.first_words(Submitted(name, work, tenant=owner.tenant, priority=owner.priority)):
+            for event in self._logbook.first_words(Submitted(name, work, tenant=owner.tenant, priority=owner.priority, performer=owner.name)):
                 self._take_in(event)
 
     # --------------------------------------------------------------------------------- events

@@ -46,6 +46,8 @@ class VideoRecord:
     tenant: str = "default"
     priority: int = 0
     deadline_s: float | None = None
+    performer: str = ""
+    """Whose weights its refreshes need."""
     steps_done: int = 0
     """Field steps so far, those of the warm-up included."""
     refreshes_done: int = 0
@@ -109,7 +111,7 @@ class ActorRecord:
     number: int
     role: Role
     node: str = ""
-    video: str | None = None
-    """What it works on."""
+    videos: dict[str, VideoRecord] = field(default_factory=dict[str, VideoRecord])
+    """What it works on: at most one, or several of one performer that it refreshes together."""
     leaving: bool = False
     """Its node goes: it is replaced as soon as it is idle."""

@@ -17,13 +17,11 @@ Every piece of work carries a ticket. An event whose ticket is of no piece under
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable
-from statistics import fmean
 from typing import Any
 
-from dpscale.scheduler.lines import IdleActors
+from dpscale.scheduler.companions import Companions
+from dpscale.scheduler.crew import Crew
 from dpscale.scheduler.messages import (
     ActorReady,
     Cancelled,
@@ -35,7 +33,6 @@ from dpscale.scheduler.messages import (
     Prefetch,
     RefreshDone,
     RefreshStopped,
-    ReplaceActor,
     Report,
     Reprioritized,
     Resumed,
@@ -55,31 +52,23 @@ from dpscale.scheduler.records import ActorRecord, Phase, Piece, VideoRecord
 _ENDS: dict[Role, tuple[type[Report], ...]] = {Role.FIELD: (SliceDone, WorkFailed), Role.REFRESH: (RefreshDone, RefreshStopped, WorkFailed)}
 """How a piece of work of each role may end."""
 
-_OTHER = {Role.FIELD: Role.REFRESH, Role.REFRESH: Role.FIELD}
-
 
 class Scheduler:
     """All videos and actors of a run, and the rules by which they change.
 
     `lines` say who is served first (policy.make_policy). A video that fails more than `max_failures` times is given up; work that is under way
-    for longer than `stall_s` counts as a failure, and its actor as lost. Every `rebalance_s` some of those actors of a role that had nothing to
-    do change to the other one, where videos wait for it: whether field steps or diffusion are the bottleneck changes as videos go on. None: never."""
+    for longer than `stall_s` counts as a failure, and its actor as lost. Idle actors change their role every `rebalance_s` (crew.Crew). At
+    most `together` videos of one performer are refreshed by an actor at once (companions.Companions)."""
 
-    def __init__(self, lines: Lines, max_failures: int, stall_s: float | None = None, rebalance_s: float | None = None) -> None:
-        self._lines, self._max_failures, self._stall_s, self._rebalance_s = lines, max_failures, stall_s, rebalance_s
-        self._idle = {role: IdleActors() for role in Role}
-        self._starting: Counter[Role] = Counter()
-        """Actors that were asked for and are not ready."""
-        self._at_refresh: dict[int, None] = {}
-        """Actors at a refresh, those who began first in front."""
+    def __init__(
+        self, lines: Lines, max_failures: int, stall_s: float | None = None, rebalance_s: float | None = None, together: int = 1
+    ) -> None:
+        self._lines, self._max_failures, self._stall_s = lines, max_failures, stall_s
+        self._crew, self._companions = Crew(rebalance_s), Companions(together)
         self._foreseen: str | None = None
         """The video that was prefetched last."""
-        self._surplus: dict[Role, list[int]] = {role: [] for role in Role}
-        """Of each role's actors, at every tick since `_balanced_s`."""
-        self._balanced_s = 0.0
         self._num_ended = 0
         self.videos: dict[str, VideoRecord] = {}
-        self.actors: dict[int, ActorRecord] = {}
         self._transitions: dict[type[Event], Callable[[Any, float], list[Command]]] = {
             Submitted: self._submitted,
             ActorReady: self._actor_ready,
@@ -96,6 +85,10 @@ class Scheduler:
         }
 
     @property
+    def actors(self) -> dict[int, ActorRecord]:
+        return self._crew.actors
+
+    @property
     def is_finished(self) -> bool:
         return self._num_ended == len(self.videos)
 
@@ -110,69 +103,41 @@ class Scheduler:
     # ------------------------------------------------------------------------------- actors
 
     def _actor_ready(self, event: ActorReady, now_s: float) -> list[Command]:
-        actor = ActorRecord(event.number, event.role, event.node)
-        self.actors[event.number] = actor
-        self._starting[event.role] = max(0, self._starting[event.role] - 1)
-        self._idle[actor.role].add(actor)
+        self._crew.joined(event)
         return []
 
     def _node_draining(self, event: NodeDraining, now_s: float) -> list[Command]:
         """Idle actors go at once. Slices end soon by themselves; a refresh is told to stop."""
         commands: list[Command] = []
-        for actor in [actor for actor in self.actors.values() if actor.node == event.node and not actor.leaving]:
-            actor.leaving = True
-            if actor.video is None:
-                commands += self._replace(actor, actor.role)
-            else:
-                commands += self._stop(self.videos[actor.video].under_way[actor.role], actor.video)
+        for actor in self._crew.leaving(event.node):
+            commands += [] if actor.videos else [self._crew.replace(actor)]
+            for video in actor.videos.values():
+                self._companions.changed(actor, video)
+                commands += self._stop(video.under_way[actor.role], video.name)
         return commands
 
     def _tick(self, event: Tick, now_s: float) -> list[Command]:
-        return self._give_up_hung(now_s) + self._rebalance(now_s)
-
-    def _rebalance(self, now_s: float) -> list[Command]:
-        """Half of the actors that were idle on average, while work of the other role waited, change to it; never the last one of a role."""
-        if self._rebalance_s is None:
-            return []
-        for role, idle in self._idle.items():
-            self._surplus[role].append(len(idle) if len(self._lines[_OTHER[role]]) > self._starting[_OTHER[role]] else 0)
-        if now_s - self._balanced_s < self._rebalance_s:
-            return []
-        commands: list[Command] = []
-        for role, seen in self._surplus.items():
-            remaining = sum(actor.role is role and not actor.leaving for actor in self.actors.values())
-            wished = min(math.ceil(fmean(seen) / 2), seen[-1], remaining - 1)
-            for actor in self._idle[role].longest()[: max(0, wished)]:
-                commands += self._replace(actor, _OTHER[role])
-            seen.clear()
-        self._balanced_s = now_s
-        return commands
+        return [*self._give_up_hung(now_s), *self._crew.rebalance(self._lines, now_s)]
 
     def _give_up_hung(self, now_s: float) -> list[Command]:
         if self._stall_s is None:
             return []
         commands: list[Command] = []
-        at_work = [(actor.video, actor.role) for actor in self.actors.values() if actor.video is not None]
+        at_work = [(video, actor.role) for actor in self.actors.values() for video in actor.videos.values()]
         for video, role in at_work:
-            piece = self.videos[video].under_way[role]
+            piece = video.under_way[role]
             if now_s - piece.started_s > self._stall_s:
                 error = f"nothing was heard for {now_s - piece.started_s:.0f} s (scheduler.stall_s)"
-                commands += self._reported(WorkFailed(video, piece.ticket, error, retry=True, actor_lost=True), now_s)
+                commands += self._reported(WorkFailed(video.name, piece.ticket, error, retry=True, actor_lost=True), now_s)
         return commands
 
-    def _replace(self, actor: ActorRecord, role: Role) -> list[Command]:
-        del self.actors[actor.number]
-        self._idle[actor.role].discard(actor.number)
-        self._starting[role] += 1
-        return [ReplaceActor(actor.number, role)]
-
-    def _release(self, actor: ActorRecord, lost: bool) -> list[Command]:
-        actor.video = None
-        self._at_refresh.pop(actor.number, None)
-        if lost or actor.leaving:
-            return self._replace(actor, actor.role)
-        self._idle[actor.role].add(actor)
-        return []
+    def _release(self, piece: Piece, video: VideoRecord, lost: bool) -> list[Command]:
+        actor = self.actors.get(piece.actor)
+        if actor is None:  # replaced, with all that it was at
+            return []
+        commands = self._crew.ended(actor.number, video.name, lost)
+        self._companions.changed(actor, video)
+        return [*commands]
 
     def _stop(self, piece: Piece, video: str) -> list[Command]:
         return [StopRefresh(video, piece.actor, piece.ticket)] if piece.role is Role.REFRESH else []
@@ -182,7 +147,8 @@ class Scheduler:
     def _submitted(self, event: Submitted, now_s: float) -> list[Command]:
         if event.video in self.videos:
             raise ValueError(f"video {event.video!r} was submitted twice")
-        video = VideoRecord(event.video, len(self.videos), event.work, event.num_frames, event.tenant, event.priority, event.deadline_s)
+        order = len(self.videos)
+        video = VideoRecord(event.video, order, event.work, event.num_frames, event.tenant, event.priority, event.deadline_s, event.performer)
         video.failures, video.submitted_s = event.failures, now_s
         self.videos[event.video] = video
         self._queue(video)
@@ -195,7 +161,7 @@ class Scheduler:
             return []
         self._leave_lines(video)
         del video.under_way[piece.role]
-        commands = self._release(self.actors[piece.actor], isinstance(report, WorkFailed) and report.actor_lost)
+        commands = self._release(piece, video, isinstance(report, WorkFailed) and report.actor_lost)
         if video.ended is None:
             commands += self._take_in(video, report, now_s)
         self._queue(video)
@@ -263,36 +229,47 @@ class Scheduler:
         for role, line in self._lines.items():
             if video.waits_for(role):
                 line.add(video)
+        if video.waits_for(Role.REFRESH):
+            self._companions.waits(video)
 
     def _leave_lines(self, video: VideoRecord) -> None:
         """Before the video changes: lines remember it as it was when it joined them."""
         for line in self._lines.values():
             line.discard(video)
+        self._companions.waits_no_more(video)
 
     def _place(self, now_s: float) -> list[Command]:
-        """Gives every idle actor the video that the policy serves first."""
+        """Gives every idle actor the video that the policy serves first, and those who may go with it. Where nobody is idle, the first video
+        may still join an actor; it is never passed over for one that could, so that no performer keeps an actor for ever."""
         commands: list[Command] = []
         for role, line in self._lines.items():
-            idle = self._idle[role]
-            while len(idle) > 0 and len(line) > 0:
+            while self._crew.is_idle(role) and len(line) > 0:
                 video = line.take()
-                commands.append(self._begin(video, idle.take(video.last_field_actor), now_s))
+                actor = self._crew.take(role, video.last_field_actor)
+                commands.append(self._begin(video, actor, now_s))
+                others = self._companions.of(video) if role is Role.REFRESH else []
+                commands += [self._begin(line.take(other), actor, now_s) for other in others]
+        refreshes = self._lines[Role.REFRESH]
+        while len(refreshes) > 0 and (host := self._companions.host(refreshes.first())) is not None:
+            commands.append(self._begin(refreshes.take(), host, now_s))
         return commands
 
     def _begin(self, video: VideoRecord, actor: ActorRecord, now_s: float) -> Command:
         piece = Piece(actor.role, actor.number, video.ticket, now_s)
-        video.under_way[actor.role], actor.video = piece, video.name
+        video.under_way[actor.role] = piece
         video.ticket += 1
+        self._crew.began(actor, video)
         if actor.role is Role.REFRESH:
-            self._at_refresh[actor.number] = None
+            self._companions.waits_no_more(video)
+            self._companions.changed(actor, video)
             return StartRefresh(video.name, actor.number, piece.ticket)
         video.last_field_actor = actor.number
         return StartSlice(video.name, actor.number, piece.ticket)
 
     def _foresee(self) -> list[Command]:
         """Of the videos that wait for the diffusion model the first, to the actor that will probably be free first."""
-        line = self._lines[Role.REFRESH]
-        if len(line) == 0 or not self._at_refresh or line.first().name == self._foreseen:
+        line, soon_free = self._lines[Role.REFRESH], self._crew.longest_at_refresh()
+        if len(line) == 0 or soon_free is None or line.first().name == self._foreseen:
             return []
         self._foreseen = line.first().name
-        return [Prefetch(self._foreseen, next(iter(self._at_refresh)))]
+        return [Prefetch(self._foreseen, soon_free)]

@@ -63,7 +63,7 @@ def figures(scheduler: Scheduler) -> dict[str, float]:
 
 def _actors(scheduler: Scheduler, role: Role) -> dict[str, int]:
     those = [actor for actor in scheduler.actors.values() if actor.role is role]
-    return {"busy": sum(actor.video is not None for actor in those), "all": len(those)}
+    return {"busy": sum(len(actor.videos) > 0 for actor in those), "all": len(those)}
 
 
 def _eta_s(scheduler: Scheduler, rates: Rates) -> float | None:

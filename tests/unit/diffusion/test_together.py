@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Barrier
+
 import pytest
 import torch
 
 from dpscale.config.schema import DiffusionConfig
 from dpscale.diffusion.refine import Pass, Progress
-from dpscale.diffusion.together import advance_together
+from dpscale.diffusion.together import Together, predict_together
 from dpscale.diffusion.video_conditions import video_conditions
 from dpscale.diffusion.weights import PoseVideoModel
 from tests.unit.diffusion.models import CHANNELS, LATENT, random_conditions, small_model
@@ -37,44 +40,95 @@ def started(model: PoseVideoModel, of: DiffusionConfig) -> list[tuple[Pass, Prog
     return passes
 
 
-def unfinished(passes: list[tuple[Pass, Progress]]) -> list[tuple[Pass, Progress]]:
-    return [(sampling, progress) for sampling, progress in passes if progress.step < sampling.num_steps]
-
-
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
-def test_videos_at_any_steps_get_together_what_each_gets_alone(model: PoseVideoModel, guidance_scale: float) -> None:
-    together, alone = (started(model, settings(guidance_scale)) for _ in range(2))
-    joining, calls = together[2], 0
-    while under_way := unfinished(together[:2] + ([joining] if calls >= 3 else [])):
-        advance_together(under_way)
-        calls += 1
-    for (_, made), (sampling, progress) in zip(together, alone, strict=True):
-        while progress.step < sampling.num_steps:
-            sampling.advance(progress)
+def test_videos_in_threads_get_together_what_each_gets_alone(model: PoseVideoModel, guidance_scale: float) -> None:
+    together, (passes, alone) = Together(model.denoiser), (started(model, settings(guidance_scale)) for _ in range(2))
+    sizes: list[int] = []
+    handle = model.denoiser.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    everybody = Barrier(len(passes))
+
+    def run(sampling: Pass, progress: Progress) -> None:
+        with together.member() as predict:
+            everybody.wait(60)
+            assert sampling.run(progress, predict=predict)
+
+    with ThreadPoolExecutor(len(passes)) as pool:
+        for ended in wait([pool.submit(run, *one) for one in passes], timeout=60).done:
+            ended.result()
+    handle.remove()
+    for (_, made), (sampling, progress) in zip(passes, alone, strict=True):
+        sampling.run(progress)
         torch.testing.assert_close(made.latents, progress.latents, rtol=0, atol=TOLERANCE)
-    assert not torch.allclose(together[0][1].latents[:, :4], together[2][1].latents, atol=0.1)
+    windows = {1.0: (2, 4, 1), 3.0: (4, 4, 2)}[guidance_scale]
+    assert sizes[0] == sum(windows), "the first windows of all go into one call"
+    assert len(sizes) < sum(calls_of(sampling) for sampling, _ in alone)
+
+
+def calls_of(sampling: Pass) -> int:
+    progress, calls = sampling.start(None, 0), 0
+    while progress.step < sampling.num_steps:
+        sampling.advance(progress)
+        calls += 1
+    return calls
+
+
+def test_passes_come_and_go(model: PoseVideoModel) -> None:
+    """One that stops between two calls, or fails, keeps nobody waiting; one that comes later joins in."""
+    together, passes, alone = Together(model.denoiser), started(model, settings()), started(model, settings())
+    everybody, calls = Barrier(2), [0, 0]
+
+    def run(number: int, most: int) -> bool:
+        def should_stop() -> bool:
+            calls[number] += 1
+            return calls[number] > most
+
+        sampling, progress = passes[number]
+        with together.member() as predict:
+            everybody.wait(60)
+            return sampling.run(progress, should_stop=should_stop, predict=predict)
+
+    with ThreadPoolExecutor(2) as pool:
+        stopped, ended = pool.submit(run, 0, 2), pool.submit(run, 1, 1000)
+        assert not stopped.result(60)
+        assert ended.result(60)
+    with together.member() as predict:
+        assert passes[0][0].run(passes[0][1], predict=predict)
+    for (_, made), (sampling, progress) in zip(passes[:2], alone, strict=False):
+        sampling.run(progress)
+        torch.testing.assert_close(made.latents, progress.latents, rtol=0, atol=TOLERANCE)
 
 
 def test_one_alone_is_advanced_to_the_same_bits(model: PoseVideoModel) -> None:
     (one, *_), (other, *_) = (started(model, settings()) for _ in range(2))
-    while one[1].step < one[0].num_steps:
-        advance_together([one])
-        other[0].advance(other[1])
-        assert (one[1].step, one[1].window) == (other[1].step, other[1].window)
-        assert torch.equal(one[1].latents, other[1].latents)
+    with Together(model.denoiser).member() as predict:
+        while one[1].step < one[0].num_steps:
+            one[0].advance(one[1], predict)
+            other[0].advance(other[1])
+            assert (one[1].step, one[1].window) == (other[1].step, other[1].window)
+            assert torch.equal(one[1].latents, other[1].latents)
 
 
-def test_all_windows_go_into_one_call(model: PoseVideoModel) -> None:
-    sizes: list[int] = []
-    handle = model.denoiser.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
-    advance_together(started(model, settings()))
+def test_windows_of_other_shapes_get_a_call_of_their_own(model: PoseVideoModel) -> None:
+    passes = started(model, settings())[:1] + started(model, settings(window=3))[:1] + started(model, settings())[1:2]
+    calls = [sampling.next_call(progress) for sampling, progress in passes]
+    for answer, call in zip(predict_together(model.denoiser, calls), calls, strict=True):
+        expected = model.denoiser(call.noisy, call.timestep, call.conditions)
+        torch.testing.assert_close(answer, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_a_call_that_fails_fails_for_all_who_share_it(model: PoseVideoModel) -> None:
+    together, passes = Together(model.denoiser), started(model, settings())[:2]
+    everybody = Barrier(2)
+    handle = model.denoiser.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(MemoryError("too many windows")))
+
+    def run(sampling: Pass, progress: Progress) -> None:
+        with together.member() as predict:
+            everybody.wait(60)
+            sampling.run(progress, predict=predict)
+
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(run, *one) for one in passes]
+        for future in futures:
+            with pytest.raises(MemoryError, match="too many windows"):
+                future.result(60)
     handle.remove()
-    assert sizes == [4 + 4 + 2], "two windows each where there are two, with and without identity"
-
-
-def test_what_cannot_share_a_call_is_refused(model: PoseVideoModel) -> None:
-    one = started(model, settings())[:1]
-    with pytest.raises(ValueError, match="different denoisers"):
-        advance_together(one + started(small_model(1), settings())[:1])
-    with pytest.raises(ValueError, match=r"different shapes .* call: .\(24, 3, 4, 4\), \(24, 4, 4, 4\)"):
-        advance_together(one + started(model, settings(window=3))[:1])

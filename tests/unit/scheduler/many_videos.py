@@ -42,6 +42,7 @@ OVERLAP = 2
 
 STALL_S = 1000.0
 TENANTS = ["alpha", "beta"]
+PERFORMERS = ["ada", "ben"]
 
 
 @dataclass
@@ -66,17 +67,23 @@ class ManyVideos(RuleBasedStateMachine):
     """Videos come at any time; work ends well, badly, or with the death of its actor, in any order."""
 
     @initialize(
-        kind=st.sampled_from(sorted(POLICIES)), num_field=st.integers(1, 3), num_refresh=st.integers(1, 2), overlap=st.sampled_from([0, OVERLAP])
+        kind=st.sampled_from(sorted(POLICIES)),
+        num_field=st.integers(1, 3),
+        num_refresh=st.integers(1, 2),
+        overlap=st.sampled_from([0, OVERLAP]),
+        together=st.integers(1, 3),
     )
-    def begin(self, kind: str, num_field: int, num_refresh: int, overlap: int) -> None:
-        self.overlap = overlap
-        self.core = Scheduler(make_policy(SchedulerConfig(kind=kind, tenant_weights={"alpha": 2.0})), 2, STALL_S)
+    def begin(self, kind: str, num_field: int, num_refresh: int, overlap: int, together: int) -> None:
+        self.overlap, self.together = overlap, together
+        self.core = Scheduler(make_policy(SchedulerConfig(kind=kind, tenant_weights={"alpha": 2.0})), 2, STALL_S, together=together)
         self.now = 0.0
         self.truth: dict[str, Truth] = {}
         self.running: dict[tuple[str, Role], StartSlice | StartRefresh] = {}
         self.stale: list[Event] = []
-        self.told_to_stop: set[int] = set()
-        """Refresh actors."""
+        self.orphans: dict[tuple[str, Role], WorkFailed] = {}
+        """What ran beside work for which its actor was replaced; its failure has not been told yet."""
+        self.told_to_stop: set[str] = set()
+        """Videos."""
         self.ended: dict[str, str | None] = {}
         self.num_actors = {Role.FIELD: num_field, Role.REFRESH: num_refresh}
         roles = [role for role, count in self.num_actors.items() for _ in range(count)]
@@ -94,13 +101,17 @@ class ManyVideos(RuleBasedStateMachine):
             self.ended[command.video] = command.error
         elif isinstance(command, ReplaceActor):
             for key in [key for key, work in self.running.items() if work.actor == command.number]:
-                work = self.running.pop(key)
-                self.stale.append(WorkFailed(work.video, work.ticket, "late", True, True))
-            self.told_to_stop.discard(command.number)
+                work = self.running[key]
+                late = WorkFailed(work.video, work.ticket, "late", True, True)
+                if self.is_under_way(work):
+                    self.orphans[key] = late
+                else:
+                    del self.running[key]
+                    self.stale.append(late)
             self.send(ActorReady(command.number, command.role, "a new node"))
         elif isinstance(command, StopRefresh):
             assert self.running[command.video, Role.REFRESH] == StartRefresh(command.video, command.actor, command.ticket)
-            self.told_to_stop.add(command.actor)
+            self.told_to_stop.add(command.video)
         elif isinstance(command, Prefetch):
             assert command.video in self.truth
             assert command.actor < sum(self.num_actors.values())
@@ -108,16 +119,27 @@ class ManyVideos(RuleBasedStateMachine):
             role = Role.FIELD if isinstance(command, StartSlice) else Role.REFRESH
             assert (command.video, role) not in self.running, "no video has two slices or two refreshes at once"
             assert (command.video, Role.REFRESH) not in self.running or self.overlap, "nothing goes on beside a refresh unless it may"
-            assert command.actor not in {work.actor for work in self.running.values()}, "an actor does one thing at a time"
+            others = [work.video for key, work in self.running.items() if work.actor == command.actor and key not in self.orphans]
+            assert len(others) < (self.together if role is Role.REFRESH else 1), "an actor does one thing at a time, or refreshes some together"
+            assert {self.core.videos[name].performer for name in others} <= {self.core.videos[command.video].performer}
+            assert not others or all(self.core.videos[name].failures == 0 for name in [command.video]), "who has failed goes alone"
             assert command.video not in self.ended
             assert not self.core.videos[command.video].paused
             self.running[command.video, role] = command
 
-    @rule(tenant=st.sampled_from(TENANTS), priority=st.integers(-1, 1), deadline_s=st.none() | st.floats(0, 100))
-    def submit(self, tenant: str, priority: int, deadline_s: float | None) -> None:
+    def is_under_way(self, work: StartSlice | StartRefresh) -> bool:
+        return any(piece.ticket == work.ticket for piece in self.core.videos[work.video].under_way.values())
+
+    @rule(
+        tenant=st.sampled_from(TENANTS),
+        performer=st.sampled_from(PERFORMERS),
+        priority=st.integers(-1, 1),
+        deadline_s=st.none() | st.floats(0, 100),
+    )
+    def submit(self, tenant: str, performer: str, priority: int, deadline_s: float | None) -> None:
         name = f"video-{len(self.truth)}"
         self.truth[name] = Truth()
-        self.send(Submitted(name, WORK, 20, tenant, priority, deadline_s))
+        self.send(Submitted(name, WORK, 20, tenant, priority, deadline_s, performer=performer))
 
     @rule(data=st.data(), wish=st.sampled_from([Paused, Resumed, Cancelled]))
     def somebody_wishes(self, data: st.DataObject, wish: type[Paused | Resumed | Cancelled]) -> None:
@@ -136,7 +158,7 @@ class ManyVideos(RuleBasedStateMachine):
         for actor in self.core.actors.values():
             assert actor.node != node or node == "a new node" or actor.leaving
             if actor.leaving and actor.role is Role.REFRESH:
-                assert actor.number in self.told_to_stop
+                assert set(actor.videos) <= self.told_to_stop
 
     @rule(seconds=st.sampled_from([1.0, STALL_S + 1]))
     def time_passes(self, seconds: float) -> None:
@@ -145,24 +167,32 @@ class ManyVideos(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def a_refresh_stops(self, data: st.DataObject) -> None:
-        stopping = [key for key, work in self.running.items() if work.actor in self.told_to_stop]
+        stopping = [key for key in self.at_work() if key[1] is Role.REFRESH and key[0] in self.told_to_stop]
         if stopping:
             work = self.running.pop(data.draw(st.sampled_from(stopping)))
-            self.told_to_stop.discard(work.actor)
+            self.told_to_stop.discard(work.video)
             self.send(RefreshStopped(work.video, work.ticket))
 
     @rule(data=st.data(), steps=st.integers(1, 5))
     def work_ends(self, data: st.DataObject, steps: int) -> None:
-        if self.running:
+        if self.at_work():
             self.finish_work(data.draw(st.sampled_from(self.at_work())), steps)
 
     @rule(data=st.data(), retry=st.booleans(), actor_lost=st.booleans())
     def work_fails(self, data: st.DataObject, retry: bool, actor_lost: bool) -> None:
-        if self.running:
+        if self.at_work():
             work = self.running.pop(data.draw(st.sampled_from(self.at_work())))
-            self.told_to_stop.discard(work.actor)
+            self.told_to_stop.discard(work.video)
             self.stale.append(RefreshDone(work.video, work.ticket, 9))
             self.send(WorkFailed(work.video, work.ticket, "failed", retry, actor_lost))
+
+    @rule()
+    def a_companion_is_found_dead(self) -> None:
+        if self.orphans:
+            key, failure = next(iter(self.orphans.items()))
+            del self.orphans[key], self.running[key]
+            self.told_to_stop.discard(key[0])
+            self.send(failure)
 
     @rule(data=st.data())
     def a_late_report_arrives(self, data: st.DataObject) -> None:
@@ -172,13 +202,13 @@ class ManyVideos(RuleBasedStateMachine):
             assert (repr(self.core.videos), repr(self.core.actors)) == before
 
     def at_work(self) -> list[tuple[str, Role]]:
-        return sorted(self.running, key=lambda key: (key[0], key[1].value))
+        return sorted(self.running.keys() - self.orphans.keys(), key=lambda key: (key[0], key[1].value))
 
     def finish_work(self, key: tuple[str, Role], steps: int) -> None:
         """As joint.loop: targets are taken in `overlap` steps after they were asked for, or before the next request; then steps go on."""
         work, truth = self.running.pop(key), self.truth[key[0]]
-        self.told_to_stop.discard(work.actor)
         if isinstance(work, StartRefresh):
+            self.told_to_stop.discard(work.video)
             truth.made = truth.asked
             self.send(RefreshDone(work.video, work.ticket, truth.made))
             return
@@ -209,7 +239,7 @@ class ManyVideos(RuleBasedStateMachine):
         if not hasattr(self, "core"):
             return
         for role, count in self.num_actors.items():
-            busy = sum(role in video.under_way for video in self.core.videos.values())
+            busy = sum(len(actor.videos) > 0 for actor in self.core.actors.values() if actor.role is role)
             waiting = sum(video.waits_for(role) for video in self.core.videos.values())
             assert busy <= count
             assert waiting == 0 or busy == count
@@ -221,8 +251,10 @@ class ManyVideos(RuleBasedStateMachine):
             return
         for name in self.truth:
             self.send(Resumed(name))
+        while self.orphans:
+            self.a_companion_is_found_dead()
         for _ in range(100 * (1 + len(self.truth))):
-            if self.running:
+            if self.at_work():
                 self.finish_work(self.at_work()[0], 3)
         assert self.core.is_finished
         assert set(self.ended) == set(self.truth)

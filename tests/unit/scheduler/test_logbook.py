@@ -109,5 +109,5 @@ def test_the_status_tells_how_far_everything_is(tmp_path: Path) -> None:
     assert next(video for video in shown["videos"] if video["name"] == NAMES[0])["l1"] == 12.346
     failed = [video["name"] for video in shown["videos"] if video["phase"] == Phase.FAILED.value]
     assert failed == [name for name, video in scheduler.videos.items() if video.ended is Phase.FAILED]
-    busy = {role: sum(actor.video is not None for actor in scheduler.actors.values() if actor.role.value == role) for role in ("field", "refresh")}
+    busy = {role: sum(len(actor.videos) > 0 for actor in scheduler.actors.values() if actor.role.value == role) for role in ("field", "refresh")}
     assert {role: counts["busy"] for role, counts in shown["actors"].items()} == busy
