@@ -6,6 +6,7 @@ death gives the same bits: states and refreshes are looked up first, and random 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -24,6 +25,8 @@ from dpscale.joint.delta_cache import DeltaCache
 from dpscale.joint.loop import accept, advance, is_finished, is_waiting, start
 from dpscale.joint.state import JointState
 from dpscale.joint.video import VideoTask, load_task
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,11 @@ class _RefreshWorker(_Worker):
         self._stops: dict[str, threading.Event] = {}
         """Of the videos that it refreshes; one that is set ends its refresh at the next window-step."""
 
+    def node(self) -> str:
+        """Loading begins now, while field workers take the first steps."""
+        threading.Thread(target=self._load_ahead, daemon=True).start()
+        return super().node()
+
     def refresh(self, video: VideoConfig) -> RefreshReceipt:
         """Makes the targets that the video's newest state waits for, unless they are there already, and commits them."""
         torch.set_num_threads(self._config.ray.torch_threads)  # of this thread: an actor with several has one for each kind of work
@@ -193,6 +201,13 @@ class _RefreshWorker(_Worker):
         if told is None:
             raise RuntimeError(f"{store.folder} waits for no refresh")
         return RefreshReceipt(told["refresh"], told["step"], told["strength"], told["seconds"])
+
+    def _load_ahead(self) -> None:
+        torch.set_num_threads(self._config.ray.torch_threads)
+        try:
+            self._loaded()
+        except Exception as error:  # it comes again, and is told, when a refresh needs the model
+            log.warning("the diffusion model could not be loaded ahead: %s", error)
 
     def _loaded(self):
         """The service with its model. Not in the constructor, for Ray hides the type of an error that is raised there."""

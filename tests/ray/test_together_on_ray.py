@@ -1,0 +1,57 @@
+"""Videos of one performer that share a refresh worker's UNet calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpscale.config.schema import Config
+from dpscale.config.sources import SelfDrive, VideoConfig
+from dpscale.data.layout import RunLayout
+from dpscale.joint.checkpoint import VideoStore
+from dpscale.scheduler.journal import segments
+from dpscale.scheduler.logbook import journal_path
+from dpscale.scheduler.messages import Role
+from dpscale.scheduler.on_ray import optimize
+from dpscale.tracking.tracker import NullTracker
+from tests.ray.test_optimize_on_ray import make_config, write_inputs
+from tests.small_performer import small_model
+
+DRIVES = ("self", "second", "third")
+VIDEOS = [VideoConfig(performer=performer, drive=drive) for performer in ("ann", "ben") for drive in DRIVES]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    small_model().save(folder)
+    return folder
+
+
+def made(config: Config) -> dict[str, np.ndarray]:
+    """The result of every video."""
+    config = config.model_copy(update={"drives": tuple(SelfDrive(name=name) for name in DRIVES)})
+    layout = RunLayout.of(config)
+    write_inputs(layout)
+    assert [outcome.error for outcome in optimize(config, layout, VIDEOS, NullTracker())] == [None] * len(VIDEOS)
+    return {layout.video_name(video): np.load(VideoStore.of(config, layout, video).folder / "result" / "frames.npz")["ivr_opt"] for video in VIDEOS}
+
+
+def most_together(config: Config) -> int:
+    """Videos that one actor refreshed at once."""
+    (segment,) = segments(journal_path(RunLayout.of(config).scheduling))
+    return max(
+        len(actor.videos) for _, _, _, scheduler in segment.replay() for actor in scheduler.actors.values() if actor.role is Role.REFRESH
+    )
+
+
+def test_what_videos_get_together_is_what_each_gets_alone_up_to_rounding(ray_session: None, weights: Path, tmp_path: Path) -> None:
+    one_by_one = make_config(tmp_path, weights, "one-by-one")
+    together = make_config(tmp_path, weights, "together", refresh_together=3)
+    expected, found = made(one_by_one), made(together)
+    assert most_together(one_by_one) == 1
+    assert 1 < most_together(together) <= 3
+    for name, frames in expected.items():
+        np.testing.assert_allclose(found[name].astype(float), frames.astype(float), atol=3, err_msg=name)
