@@ -79,6 +79,8 @@ class ManyVideos(RuleBasedStateMachine):
         self.now = 0.0
         self.truth: dict[str, Truth] = {}
         self.running: dict[tuple[str, Role], StartSlice | StartRefresh] = {}
+        self.starting: list[ReplaceActor] = []
+        """Actors that are ready when all that followed from an event is done."""
         self.stale: list[Event] = []
         self.orphans: dict[tuple[str, Role], WorkFailed] = {}
         """What ran beside work for which its actor was replaced; its failure has not been told yet."""
@@ -94,6 +96,9 @@ class ManyVideos(RuleBasedStateMachine):
         self.now += 1.0
         for command in self.core.handle(event, self.now):
             self.obey(command)
+        while self.starting:
+            replaced = self.starting.pop(0)
+            self.send(ActorReady(replaced.number, replaced.role, "a new node"))
 
     def obey(self, command: Command) -> None:
         if isinstance(command, Finish):
@@ -108,7 +113,7 @@ class ManyVideos(RuleBasedStateMachine):
                 else:
                     del self.running[key]
                     self.stale.append(late)
-            self.send(ActorReady(command.number, command.role, "a new node"))
+            self.starting.append(command)
         elif isinstance(command, StopRefresh):
             assert self.running[command.video, Role.REFRESH] == StartRefresh(command.video, command.actor, command.ticket)
             self.told_to_stop.add(command.video)
