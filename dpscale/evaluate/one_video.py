@@ -56,7 +56,7 @@ def evaluate_video(config: Config, layout: RunLayout, video: VideoConfig, detect
     baselines = {"warped": warped(case), "nearest_pose": nearest_pose(case), "mean_frame": mean_frame(case)}
     scores = study(case, {"ivr_opt": made["ivr_opt"], "wo_opt": made["wo_opt"], **baselines}, config.evaluate.body_dilation_px, detect)
     _write_files(layout.videos(video), fingerprint, main, case, made | baselines)
-    record = record_of(video, main.num_train, case, scores, fingerprint)
+    record = record_of(video, config.joint.method, main.num_train, case, scores, fingerprint)
     write_json(layout.metrics(video), record)
     return Evaluated(record, skipped=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,13 +42,16 @@ METRICS = (
 )
 
 METHODS = {
-    "ivr_opt": "IVR Opt. (the result)",
+    "ivr_opt": "the result",
     "wo_opt": "w/o Opt. (first pass)",
     "warped": "Training frames warped to the pose",
     "nearest_pose": "Training frame with the nearest pose",
     "mean_frame": "Mean of the training frames",
 }
 """Methods and what a reader calls them, the result first."""
+
+RESULTS = {"ivr": "IVR Opt.", "none": "w/o Opt.", "image": "Image Opt.", "noisy_image": "Noisy-Image Opt."}
+"""What the result is by, by `joint.method`."""
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -58,11 +62,17 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def record_of(video: VideoConfig, num_train: int, case: Case, scores: Study, fingerprint: str) -> dict[str, Any]:
+def method_name(record: Mapping[str, Any], key: str) -> str:
+    """What a reader calls a method of a video's metrics."""
+    return f"{RESULTS[record.get('joint_method', 'ivr')]} ({METHODS[key]})" if key == "ivr_opt" else METHODS[key]
+
+
+def record_of(video: VideoConfig, joint_method: str, num_train: int, case: Case, scores: Study, fingerprint: str) -> dict[str, Any]:
     height, width = case.pose.iuv.shape[1:3]
     return {
         "performer": video.performer,
         "drive": video.drive,
+        "joint_method": joint_method,
         "has_truth": case.truth is not None,
         "num_frames": len(case.pose),
         "num_train": num_train,

@@ -54,14 +54,14 @@ def settings_hash(config: Config, shard: Path) -> str:
 
 
 def base_digest(diffusion: DiffusionConfig) -> str:
-    """Of the base weights' files; for a hub id, whose files may lie on other machines only, the id itself."""
+    """Of the base's weights and configurations (its noise schedule among them); for a hub id, whose files may lie on other machines only, the id itself."""
     named = named_parts_digest(diffusion, tuple(type(diffusion.parts).model_fields))
     if diffusion.weights is not None and not Path(diffusion.weights).is_dir():
         return diffusion.weights + (f" {named}" if named else "")
     digest = hashlib.sha256(named.encode())
     with resources.as_file(resources.files("dpscale.diffusion")) as package:
         folder = package / diffusion.preset if diffusion.weights is None else Path(diffusion.weights)
-        for path in sorted(folder.rglob("*.safetensors")):
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json")):
             with path.open("rb") as file:
                 digest.update(path.relative_to(folder).as_posix().encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -16,7 +16,7 @@ from dpscale.config.schema import Config
 from dpscale.config.sources import VideoConfig
 from dpscale.data.checkpoint import write_atomically
 from dpscale.data.layout import RunLayout
-from dpscale.evaluate.record import METHODS, METRICS, Metric, read_record
+from dpscale.evaluate.record import METHODS, METRICS, Metric, method_name, read_record
 from dpscale.report.data_uri import data_uri
 from dpscale.report.search_section import search_section
 
@@ -171,11 +171,15 @@ def _own_interval(config: Config, layout: RunLayout, video: VideoConfig) -> list
     return [] if video.refresh_interval is None else [f"a refresh every {video.refresh_interval} steps"]
 
 
+def _kind(method: str) -> str:
+    return "result" if method == "ivr_opt" else "method"
+
+
 def _rows(record: Mapping[str, Any], metrics: list[Metric]) -> list[Row]:
     methods = {key: record["methods"][key] for key in METHODS if key in record["methods"]}
     best = {metric.key: best_value(metric, [values.get(metric.key) for values in methods.values()]) for metric in metrics}
     rows = [
-        Row(METHODS[key], [_cell(metric, values.get(metric.key), best[metric.key]) for metric in metrics], "result" if key == "ivr_opt" else "method")
+        Row(method_name(record, key), [_cell(metric, values.get(metric.key), best[metric.key]) for metric in metrics], _kind(key))
         for key, values in methods.items()
     ]
     if record["floor"]:

@@ -57,6 +57,11 @@ def test_hash_follows_what_changes_the_result(tmp_path: Path):
     others = [{"lr": 1e-4}, {"num_workers": 2}, {"trainable": "all"}, {"ema_decay": 0.9}, {"ema_decay": 0.99}, {"precision": "bf16"}]
     others += [{"lora_rank": 4}, {"lora_rank": 8}, {"batch_clips": 2}, {"batch_clips": 2, "num_workers": 2}, {"lr_schedule": "cosine"}]
     assert len({same, *(changed(**other) for other in others)}) == 1 + len(others)
+    schedule = next((tmp_path / "base" / "scheduler").glob("*.json"))
+    schedule.write_text(json.dumps(json.loads(schedule.read_text()) | {"num_train_timesteps": 500}))
+    assert settings_hash(config, shard) != same, "another noise schedule is another base"
+    small_model().save(tmp_path / "base")
+    assert settings_hash(config, shard) == same
     small_model(seed=1).save(tmp_path / "base")
     assert settings_hash(config, shard) != same
 
