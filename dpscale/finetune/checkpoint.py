@@ -54,7 +54,7 @@ def settings_hash(config: Config, shard: Path) -> str:
 
 
 def base_digest(diffusion: DiffusionConfig) -> str:
-    """Of the base's weights and configurations (its noise schedule among them); for a hub id, whose files may lie on other machines only, the id itself."""
+    """Of the base's weights and configurations, its noise schedule among them; for a hub id, whose files may lie elsewhere, the id itself."""
     named = named_parts_digest(diffusion, tuple(type(diffusion.parts).model_fields))
     if diffusion.weights is not None and not Path(diffusion.weights).is_dir():
         return diffusion.weights + (f" {named}" if named else "")
