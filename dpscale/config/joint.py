@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,11 +11,21 @@ from pydantic import Field, field_validator, model_validator
 
 from dpscale.config.section import Section
 
-_OFF = {"method": "ivr", "stop_l1": None, "stop_checks": 3, "refresh_overlap": 0, "flow_weight_to": None, "flow_rise_steps": 0}
+_OFF = {"method": "ivr", "stop_l1": None, "stop_checks": 3, "refresh_overlap": 0, "flow_weight_to": None, "flow_rise_steps": 0, "changes": []}
 """Settings that count only where they are used, so that videos made without them keep their fingerprint."""
 
 Interval = Annotated[int, Field(ge=1, le=100_000_000)]
 """Field steps between two refreshes."""
+
+
+class JointChange(Section):
+    """Settings that are others from a field step on; those that are left out stay as they were."""
+
+    from_step: int = Field(ge=1, le=100_000_000, description="The first field step with the new settings; of refreshes the step that asks for them.")
+    flow_weight: float | None = Field(default=None, ge=0, le=1000)
+    flow_weight_to: float | None = Field(default=None, ge=0, le=1000)
+    strength_from: float | None = Field(default=None, gt=0, le=1)
+    strength_to: float | None = Field(default=None, gt=0, le=1)
 
 
 class JointConfig(Section):
@@ -50,6 +61,17 @@ class JointConfig(Section):
     )
     stop_checks: int = Field(default=3, ge=1, le=10_000, description="Logged losses in a row that must be below stop_l1.")
 
+    changes: tuple[JointChange, ...] = Field(
+        default=(), description="Settings that change on the way, in order of from_step: what a search with stopping.kind = pbt finds (paper: none)."
+    )
+
+    @model_validator(mode="after")
+    def _changes_are_in_order(self) -> JointConfig:
+        steps = [change.from_step for change in self.changes]
+        if steps != sorted(set(steps)) or (steps and steps[-1] > self.steps):
+            raise ValueError(f"joint.changes: from_step must rise from each to the next and be at most joint.steps = {self.steps}, not {steps}")
+        return self
+
     @model_validator(mode="after")
     def _targets_come_before_the_next_refresh(self) -> JointConfig:
         longest, name = (self.steps, "steps") if self.refresh_interval == "auto" else (self.refresh_interval, "refresh_interval")
@@ -72,6 +94,12 @@ class JointConfig(Section):
     def has_field(self) -> bool:
         """Whether a representation is optimised at all."""
         return self.method == "ivr"
+
+    def at(self, step: int) -> JointConfig:
+        """The settings in force at a field step, as if they had been so from the start."""
+        changed = [change for change in self.changes if change.from_step <= step]
+        values = [change.model_dump(exclude={"from_step"}, exclude_none=True) for change in changed]
+        return self.model_copy(update=dict(ChainMap({"changes": ()}, *reversed(values)))) if self.changes else self
 
     def decisive(self) -> dict[str, Any]:
         """What decides the frames, as JSON. Where an interval comes from does not."""

@@ -20,6 +20,7 @@ from dpscale.config.model import DiffusionConfig as DiffusionConfig
 from dpscale.config.model import PartsConfig as PartsConfig
 from dpscale.config.search import AshaStopping as AshaStopping
 from dpscale.config.search import ObjectiveConfig as ObjectiveConfig
+from dpscale.config.search import PopulationStopping as PopulationStopping
 from dpscale.config.search import SearchConfig as SearchConfig
 from dpscale.config.section import RunName, Section, Seed
 from dpscale.config.sources import (

@@ -54,7 +54,18 @@ class AshaStopping(Section):
     reduction: float = Field(default=3.0, gt=1, le=100, description="Of so many trials one goes on; the next rung is so many times farther.")
 
 
-Stopping = Annotated[NoStopping | HalvingStopping | AshaStopping, Field(discriminator="kind")]
+class PopulationStopping(Section):
+    """Population-based training of what may change on the way (noise strengths, lambda): no trial stops, but from time to time the worst go on with
+    the states of the best, under other settings. The searcher's points are the first population of each video."""
+
+    kind: Literal["pbt"] = "pbt"
+    exchange_every: float = Field(default=0.2, gt=0, lt=1, description="Part of joint.steps between exchanges.")
+    replaced: float = Field(default=0.25, gt=0, le=0.5, description="Part of the members that give up their own states at an exchange.")
+    factor: float = Field(default=1.2, gt=1, le=100, description="A number of a range is multiplied with it or divided by it; of a list a neighbour.")
+    drawn_anew: float = Field(default=0.25, ge=0, le=1, description="Probability of a value drawn from the space instead.")
+
+
+Stopping = Annotated[NoStopping | HalvingStopping | AshaStopping | PopulationStopping, Field(discriminator="kind")]
 
 
 class ObjectiveConfig(Section):

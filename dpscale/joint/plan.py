@@ -26,12 +26,13 @@ def step_of(joint: JointConfig, refresh: int) -> int:
 
 
 def strength(joint: JointConfig, refresh: int, last: bool = False) -> float:
-    """Noise strength of a refresh: that of the first pass, then linear from `strength_from` to `strength_to`; of one that is `last`
-    before its time, `strength_to`. The method without optimisation starts from noise."""
+    """Noise strength of a refresh: that of the first pass, then linear from `strength_from` to `strength_to` as they are in force at its step;
+    of one that is `last` before its time, `strength_to`. The method without optimisation starts from noise."""
     if joint.method == "none":
         return 1.0
     if refresh == 0:
         return joint.first_strength
+    joint = joint.at(step_of(joint, refresh))
     if last:
         return joint.strength_to
     falling = (refresh - 1) / max(1, num_refreshes(joint) - 1)
@@ -52,7 +53,9 @@ def learning_rate(field: FieldConfig, step: int) -> float:
 
 
 def flow_weight(joint: JointConfig, step: int) -> float:
-    """lambda of Eq. 6 at `step` (1 .. steps): from `flow_weight` linearly to `flow_weight_to`, times the rise from 0 over the first steps."""
+    """lambda of Eq. 6 at `step` (1 .. steps): from `flow_weight` linearly to `flow_weight_to` as they are in force there, times the rise from 0
+    over the first steps."""
+    joint = joint.at(step)
     last = joint.flow_weight if joint.flow_weight_to is None else joint.flow_weight_to
     steady = joint.flow_weight + (last - joint.flow_weight) * (step - 1) / max(1, joint.steps - 1)
     return steady * min(1.0, step / max(1, joint.flow_rise_steps))

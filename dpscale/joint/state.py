@@ -96,7 +96,7 @@ class JointState:
     """Where V_s is put for a refresh."""
 
     def request_refresh(self, video: VideoTask, step: int) -> None:
-        joint = video.config.joint
+        joint = video.config.joint.at(step)
         guidance = self.keep(self.num_refreshes, video.shape, self._shown(video))
         strength = plan.strength(joint, self.num_refreshes, last=step == self.history.stopped_at)
         self.request = RefreshRequest(self.num_refreshes, step, strength, guidance)

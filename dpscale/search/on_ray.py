@@ -31,6 +31,7 @@ from dpscale.joint.video import fingerprint
 from dpscale.search.forking import position
 from dpscale.search.halving import Halving, Stretch
 from dpscale.search.pareto import price
+from dpscale.search.population import Population, exchanges
 from dpscale.search.record import Row
 from dpscale.search.space import Settings, domains
 from dpscale.search.trial import Trial, Trials, entrants, relatives
@@ -69,6 +70,10 @@ def _source(config: Config, layout: RunLayout, videos: Sequence[VideoConfig], po
         from dpscale.search.studies import Studies  # brings optuna along
 
         return Studies(names, domains(config.search), searcher.num_points, config.run.seed), len(names) * searcher.num_points
+    if stopping.kind == "pbt":
+        steps = exchanges(config.joint.steps, stopping.exchange_every)
+        population = Population(names, points or (), steps, stopping, domains(config.search), config.search.objective.price_db, config.run.seed)
+        return population, len(names) * len(points or ()) * (len(steps) + 1)
     entered = entrants(config, layout, videos, points or ())
     if any(len(entrant.keys) != len(entered[0].keys) for entrant in entered):
         raise ConfigError("search.space.joint.steps: the runs are too different in length to be compared at the same parts of them")
@@ -118,7 +123,7 @@ def _run_name(video: str, point: int) -> str:
 
 @runtime_checkable
 class _Source(Protocol):
-    """What is to be run next (halving.Halving, studies.Studies)."""
+    """What is to be run next (halving.Halving, population.Population, studies.Studies)."""
 
     @property
     def exhausted(self) -> bool: ...
@@ -230,7 +235,7 @@ class _Running:
         state = self._run.to_end() if ended else self._run.to_step(trial.rungs[rung])
         judged = trials.judge_result(trial, state) if ended else trials.judge_field(trial, state)
         values = {**vars(judged), "cost": self._cost}
-        self._tell(state, values)
+        self._tell(state, values | trial.in_force(state.step))
         return values | {
             "worth": judged.quality - price(self._cost, self._price_db),
             "part": 1.0 if ended else state.step / trial.config.joint.steps,
@@ -278,7 +283,7 @@ def _row(video: str, point: int, stretches: Sequence[tune.Result]) -> Row:
     errors = [_error(result) for result in by_rung]
     computed = {name: sum(one[name] for one in found) for name in ("computed_steps", "computed_refreshes", "wall_s")}
     known = {name: value for name, value in (found[-1] if found else {}).items() if name in Row.MEASURED} | computed
-    settings = json.loads(by_rung[0].config["settings"])
+    settings = json.loads(by_rung[-1].config["settings"])
     return Row(video=video, point=point, settings=settings, error=next(filter(None, errors), ""), **known)
 
 

@@ -75,7 +75,7 @@ def program(config: Config, inputs: str) -> Program:
         decides |= {"whole": joint.decisive(), "diffusion": _diffusion(config)}
         return Program(_hash(decides), ())  # equal to itself alone
     if joint.stop_l1 is not None:
-        decides["stop"] = [joint.stop_l1, joint.stop_checks, joint.steps, joint.strength_to]
+        decides["stop"] = [joint.stop_l1, joint.stop_checks, joint.steps, joint.strength_to, [change.model_dump() for change in joint.changes]]
     decides |= {"warm_up": joint.warm_up_steps, "background_flow": joint.background_flow}
     return Program(_hash(decides), tuple(_operations(config)))
 

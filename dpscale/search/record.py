@@ -13,7 +13,7 @@ from dpscale.config.toml import to_toml
 from dpscale.data.checkpoint import write_atomically, write_json
 from dpscale.data.layout import RunLayout
 from dpscale.search.pareto import Tried, front, recommended
-from dpscale.search.space import applied
+from dpscale.search.space import INTERVAL, applied
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def as_json(rows: Sequence[Row], choice: dict[str, Chosen]) -> dict[str, Any]:
 
 
 def write_found(config: Config, layout: RunLayout, rows: Sequence[Row], choice: dict[str, Chosen]) -> list[Path]:
-    """Writes search/result.json, and per video the chosen settings as a config of that video, and two plots. Returns all paths."""
+    """Writes search/result.json, and per video the chosen settings as a config of that video, and plots: quality against cost, and
+    against the interval where that was searched. Returns all paths."""
     from dpscale.search.plots import pareto_plot, response_plot  # which draws rows
 
     files = [layout.search / "result.json"]
@@ -92,7 +93,9 @@ def write_found(config: Config, layout: RunLayout, rows: Sequence[Row], choice: 
     for video in (one for one in config.planned_videos() if layout.video_name(one) in choice):
         name = layout.video_name(video)
         own, best = [row for row in rows if row.video == name], choice[name]
-        texts = {f"{name}-pareto.svg": pareto_plot(name, own, best), f"{name}-response.svg": response_plot(name, own, best)}
+        texts = {f"{name}-pareto.svg": pareto_plot(name, own, best)}
+        if any(INTERVAL in row.settings for row in own):
+            texts[f"{name}-response.svg"] = response_plot(name, own, best)
         texts |= {f"{name}.toml": chosen_config(config, video, row) for row in own if row.point == best.recommended}
         for file, text in texts.items():
             files.append(layout.search / file)

@@ -142,7 +142,11 @@ def read_rule(path: Path) -> Rule:
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"{len(error.errors())} of its values are wrong" if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+        what = f"{type(error).__name__}: {error}"
+        if isinstance(error, ValidationError):
+            what = f"{len(error.errors())} of its values are wrong"
+        elif isinstance(error, OSError):
+            what = error.strerror or what
         raise InputError(f"{path}: holds no rule ({what}); `dpscale search` of {MIN_VIDEOS} videos or more writes one") from error
 
 

@@ -22,6 +22,9 @@ INTERVAL = "joint.refresh_interval"
 _SEARCHED = ("joint.", "field.", "finetune.", "diffusion.sampling_steps", "diffusion.guidance_scale")
 _SHARED = ("joint.background_flow",)
 """Decides arrays that all trials of a video read from one place."""
+CHANGES = "joint.changes"
+CHANGEABLE = ("joint.flow_weight", "joint.flow_weight_to", "joint.strength_from", "joint.strength_to")
+"""Read as they are needed, so that a run may go on under others."""
 _BOUNDS = {"min", "max", "log"}
 
 
@@ -67,6 +70,8 @@ def points(config: Config) -> tuple[Settings, ...] | None:
     space = domains(search)
     for key, domain in space.items():
         _check_key(config, key, domain)
+    if search.stopping.kind == "pbt":
+        _check_population(config, space)
     if search.searcher.kind == "optuna":
         return None
     found = tuple(_grid(space)) if search.searcher.kind == "grid" else tuple(_drawn(config, space, search.searcher.num_points))
@@ -116,8 +121,15 @@ def searched_videos(config: Config) -> tuple[VideoConfig, ...]:
 
 
 def told(settings: Settings) -> str:
-    """As a person reads it: "joint.refresh_interval = 500, joint.flow_weight = 0.7"."""
-    return ", ".join(f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {value}" for key, value in settings.items())
+    """As a person reads it: "joint.refresh_interval = 500, joint.flow_weight = 0.7; from step 801: flow_weight = 0.84"."""
+    texts = [", ".join(f"{key} = {_number(value)}" for key, value in settings.items() if key != CHANGES)]
+    for change in settings.get(CHANGES, ()):
+        texts.append(f"from step {change['from_step']}: " + ", ".join(f"{k} = {_number(v)}" for k, v in change.items() if k != "from_step"))
+    return "; ".join(texts)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _check_key(config: Config, key: str, domain: Domain) -> None:
@@ -131,6 +143,16 @@ def _check_key(config: Config, key: str, domain: Domain) -> None:
     if isinstance(domain, Range) or config.search.searcher.kind == "optuna":  # of others every point is checked, as a whole
         for value in _values(domain):
             applied(config, {key: value})
+
+
+def _check_population(config: Config, space: Mapping[str, Domain]) -> None:
+    for key in space:
+        if key not in CHANGEABLE:
+            raise ConfigError(f"search.space.{key}: cannot change on the way; search.stopping.kind = pbt takes {', '.join(CHANGEABLE)} only")
+    if config.search.searcher.kind == "optuna":
+        raise ConfigError("search.stopping.kind = pbt makes its points from those of others: set search.searcher.kind = random or grid")
+    if config.joint.changes or config.joint.stop_l1 is not None:
+        raise ConfigError("search.stopping.kind = pbt takes whole runs, whose settings it changes itself: leave out joint.changes and joint.stop_l1")
 
 
 def _values(domain: Domain) -> tuple[Any, ...]:

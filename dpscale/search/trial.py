@@ -27,6 +27,7 @@ from dpscale.search.forking import ForkedRun
 from dpscale.search.halving import Entrant, rungs
 from dpscale.search.objective import Judged, judge
 from dpscale.search.pareto import price
+from dpscale.search.population import exchanges
 from dpscale.search.program import Program, forks, program
 from dpscale.search.space import INTERVAL, Settings, applied, domains
 
@@ -75,8 +76,17 @@ class Trial:
     @property
     def rungs(self) -> list[int]:
         """Steps at which the trial may rest and is compared."""
-        stopping = self.run_config.search.stopping
-        return [] if stopping.kind == "none" else rungs(self.config.joint.steps, stopping.first_rung, stopping.reduction)
+        stopping, steps = self.run_config.search.stopping, self.config.joint.steps
+        if stopping.kind == "pbt":
+            return exchanges(steps, stopping.exchange_every)
+        return [] if stopping.kind == "none" else rungs(steps, stopping.first_rung, stopping.reduction)
+
+    def in_force(self, step: int) -> dict[str, float]:
+        """Settings that the search may change on the way, as they are at a field step."""
+        if self.run_config.search.stopping.kind != "pbt":
+            return {}
+        now = self.config.joint.at(step)
+        return {key: getattr(now, key.removeprefix("joint.")) for key in domains(self.run_config.search)}
 
     def cost(self, layout: RunLayout) -> float:
         """Of the whole trial alone, in denoiser calls (see cost.py)."""
@@ -129,6 +139,8 @@ class Trials:
             return self._refresh(trial, task).resumed(request, store.unfinished(request.refresh), every_s)
 
         shared = forks(trial.program, [other.program for other in related], trial.rungs)
+        if self._config.search.stopping.kind == "pbt":  # whoever goes on from there is not known yet
+            shared = sorted({*shared, *(trial.program.after_step(step) for step in trial.rungs)})
         return ForkedRun(task, store, trial.program, shared, trial.layout.prefixes(trial.video), refresh, self._device)
 
     def judge_field(self, trial: Trial, state: JointState) -> Judged:

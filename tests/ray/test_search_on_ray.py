@@ -148,3 +148,31 @@ def test_a_killed_driver_is_continued_to_the_same_table(ray_session: None, weigh
     assert list(layout.search.glob("prefixes/*/*/checkpoints")), "it had begun"
     rows = run_search(tmp_path, weights, "halved", HALVING)
     assert table(rows) == table(halved)
+
+
+@pytest.mark.slow
+def test_a_population_ends_the_same_again_and_its_best_way_can_be_made_alone(ray_session: None, weights: Path, tmp_path: Path) -> None:
+    stopping = {"kind": "pbt", "exchange_every": 0.25, "replaced": 0.5}
+    tables = []
+    for name in ("one", "two"):
+        plain = resolved(search_config(tmp_path, weights, name, stopping, refresh_interval=8))
+        plain["search"]["space"] = {"joint": {"flow_weight": {"min": 0.2, "max": 5.0, "log": True}, "strength_to": [0.2, 0.3, 0.5]}}
+        config = check(plain | {"search": plain["search"] | {"searcher": {"kind": "random", "num_points": 4}}})
+        layout = RunLayout.of(config)
+        write_inputs(layout)
+        rows = search(config, layout, VIDEOS, points(config), NullTracker())
+        assert [(row.status, row.step) for row in rows] == [("finished", 24)] * 8, [row.error for row in rows]
+        tables.append(table(rows))
+    assert tables[0] == tables[1]
+    changed = [row for row in rows if "joint.changes" in row.settings]
+    assert len(changed) >= 4, "at each of three exchanges two of four go on from the others"
+    assert sum(row.computed_steps for row in rows) == 2 * config.joint.warm_up_steps + 8 * 24, "the warm-up is shared"
+    one = next(row for row in changed if row.video == "ann--self")
+    trial = Trial.of(config, layout, VIDEOS[0], one.settings)
+    made = np.load(trial.layout.joint(VIDEOS[0]) / "result" / "frames.npz")["ivr_opt"]
+    alone = check(resolved(trial.config) | {"run": {"root": str(tmp_path), "name": "alone"}})
+    own = RunLayout.of(alone)
+    write_inputs(own)
+    refresh = functools.partial(RefreshService(alone, own).answer, VIDEOS[0])
+    optimise_on_disk(load_task(alone, own, VIDEOS[0]), VideoStore.of(alone, own, VIDEOS[0]), refresh, lambda *_: None)
+    np.testing.assert_array_equal(np.load(own.joint(VIDEOS[0]) / "result" / "frames.npz")["ivr_opt"], made)

@@ -53,3 +53,20 @@ def test_the_ablations_refresh_as_often_and_as_strongly() -> None:
 def test_an_overlap_ends_before_the_next_refresh() -> None:
     with pytest.raises(ValueError, match=r"refresh_overlap = 2000 must be below joint.refresh_interval = 2000"):
         JointConfig(refresh_overlap=2000)
+
+
+def test_changes_are_in_force_from_their_steps_on() -> None:
+    changes = [{"from_step": 41, "flow_weight": 0.5, "strength_from": 0.6}, {"from_step": 61, "strength_from": 0.4, "strength_to": 0.4}]
+    joint, plain = JointConfig(steps=80, refresh_interval=20, changes=changes), JointConfig(steps=80, refresh_interval=20)
+    assert [plan.flow_weight(joint, step) for step in (1, 40, 41, 61, 80)] == [1.0, 1.0, 0.5, 0.5, 0.5]
+    assert [plan.strength(joint, n) for n in range(3)] == [plan.strength(plain, n) for n in range(3)]
+    assert plan.strength(joint, 3) == pytest.approx(0.6 + 2 / 3 * (0.3 - 0.6))
+    assert plan.strength(joint, 4) == 0.4
+    assert joint.at(40) == plain
+    assert joint.at(0) == plain
+
+
+@pytest.mark.parametrize("steps", [(5, 5), (9, 5), (101,)])
+def test_changes_come_in_order_and_within_the_run(steps: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"joint\.changes: from_step must rise from each to the next and be at most joint\.steps = 100"):
+        JointConfig(steps=100, refresh_interval=10, changes=[{"from_step": step} for step in steps])

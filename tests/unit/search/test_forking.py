@@ -25,6 +25,7 @@ TRIALS: dict[str, dict[str, object]] = {
     "weaker at the end": {"refresh_interval": 8, "strength_to": 0.2},
     "overlapping": {"refresh_overlap": 2},
     "more flow at the end": {"flow_weight_to": 3.0},
+    "changing": {"refresh_interval": 8, "changes": [{"from_step": 6, "flow_weight": 3.0}, {"from_step": 9, "strength_to": 0.2}]},
     "another warm-up": {"warm_up_steps": 2},
     "every 5": {"refresh_interval": 5},
     "stopping": {"stop_l1": 255.0, "stop_checks": 1, "steps": 60, "refresh_interval": 30},

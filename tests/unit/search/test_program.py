@@ -15,7 +15,11 @@ def program_of(**joint: object) -> Program:
     return program(small_config(**joint), "inputs")
 
 
-SCHEDULES = [{}, {"warm_up_steps": 0}, {"steps": 12}, {"steps": 9, "refresh_overlap": 3}, {"steps": 13, "warm_up_steps": 2, "refresh_overlap": 1}]
+CHANGES = [{"from_step": 4, "flow_weight": 0.5}, {"from_step": 8, "strength_from": 0.5, "strength_to": 0.4}]
+SCHEDULES = [
+    {}, {"warm_up_steps": 0}, {"steps": 12}, {"steps": 9, "refresh_overlap": 3}, {"steps": 13, "warm_up_steps": 2, "refresh_overlap": 1},
+    {"steps": 12, "changes": CHANGES}, {"steps": 12, "refresh_overlap": 2, "changes": CHANGES},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("joint", [*SCHEDULES, {"steps": 3, "refresh_interval": 5}, {"steps": 1, "refresh_interval": 1, "warm_up_steps": 1}])
@@ -127,3 +131,14 @@ def test_work_together_counts_each_beginning_once() -> None:
     assert len(together(whole).answers) == 7
     begun = [(one, one.after_step(3)), (two, two.after_step(6))]
     assert (together(begun).steps, len(together(begun).answers)) == (3 + 3 + 3, 1)
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 8, 9, 16])
+def test_a_change_parts_programs_where_it_is_first_felt(step: int) -> None:
+    """Refreshes are asked for at 4, 8, 12 and 16."""
+    plain, weaker = program_of(steps=16), program_of(steps=16, changes=[{"from_step": step, "strength_from": 0.6, "strength_to": 0.2}])
+    parting = shared(plain, weaker)
+    asked_at = min(at for at in (4, 8, 12, 16) if at >= step)
+    assert parting == plain.after_step(asked_at) - 1
+    other = program_of(steps=16, changes=[{"from_step": step, "flow_weight": 0.5}])
+    assert shared(plain, other) == plain.after_step(step) - 1

@@ -53,3 +53,15 @@ def test_the_files_of_a_search(tmp_path: Path) -> None:
         if path.suffix == ".svg":
             circles = ElementTree.parse(path).getroot().findall("{http://www.w3.org/2000/svg}circle")
             assert len(circles) == (3 if "ann" in path.name else 0)
+
+
+def test_without_intervals_there_is_no_response_to_plot_and_a_way_can_be_made_again(tmp_path: Path) -> None:
+    config = check(CONFIG | {"run": {"root": str(tmp_path), "name": "r"}})
+    changes = [{"from_step": 51, "flow_weight": 0.7}, {"from_step": 101, "strength_to": 0.25}]
+    row = Row("ann--self", 0, {"joint.flow_weight": 0.5, "joint.changes": changes}, quality=20.0, cost=9.0, step=400, ended=True)
+    layout = RunLayout.of(config)
+    files = write_found(config, layout, [row], chosen([row], 0.1))
+    assert {path.name for path in files} == {"result.json", "ann--self.toml", "ann--self-pareto.svg"}
+    joint = load(layout.search / "ann--self.toml").joint
+    assert [joint.at(step).flow_weight for step in (50, 51, 400)] == [0.5, 0.7, 0.7]
+    assert joint.at(101).strength_to == 0.25

@@ -112,3 +112,25 @@ def test_a_search_takes_no_predicted_interval() -> None:
             points(config_of(space, **auto))
     with pytest.raises(ConfigError, match=r"search\.space\.joint\.refresh_interval: 'auto' cannot be tried"):
         points(config_of({"joint": {"refresh_interval": [500, "auto"]}}, refresh_interval_rule="runs/search"))
+
+
+POPULATION = [
+    ({"joint": {"refresh_interval": [500, 1000]}}, {}, {}, r"refresh_interval: cannot change on the way; .* takes joint\.flow_weight,"),
+    ({"joint": {"flow_weight": [0.5, 1.0]}}, OPTUNA, {}, r"set search\.searcher\.kind = random or grid"),
+    ({"joint": {"flow_weight": [0.5, 1.0]}}, {}, {"stop_l1": 1.0}, r"leave out joint\.changes and joint\.stop_l1"),
+    ({"joint": {"flow_weight": [0.5, 1.0]}}, {}, {"changes": [{"from_step": 5, "strength_to": 0.2}]}, r"leave out joint\.changes"),
+]
+
+
+@pytest.mark.parametrize(("space", "searcher", "joint", "said"), POPULATION)
+def test_a_population_changes_only_what_can_change_on_the_way(space: dict, searcher: dict, joint: dict, said: str) -> None:
+    search = {"space": space, "searcher": searcher or {"kind": "grid"}, "stopping": {"kind": "pbt"}}
+    with pytest.raises(ConfigError, match=said):
+        points(check({"joint": {"steps": 2000} | joint, "search": search}))
+
+
+def test_the_points_of_a_population_are_the_searchers() -> None:
+    space = {"joint": {"flow_weight": {"min": 0.5, "max": 2.0}, "strength_to": [0.2, 0.3]}}
+    found = points(check({"search": {"space": space, "searcher": RANDOM, "stopping": {"kind": "pbt"}}}))
+    assert found is not None
+    assert len(found) == 50

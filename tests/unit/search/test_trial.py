@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,17 @@ from dpscale.config.load import check, resolved
 from dpscale.config.schema import Config
 from dpscale.data.layout import RunLayout
 from dpscale.evaluate.frame_metrics import dilated, psnr_body
+from dpscale.joint.checkpoint import VideoStore
+from dpscale.joint.refresh import RefreshService
+from dpscale.joint.video import load_task
 from dpscale.search.cost import cost
+from dpscale.search.forking import ForkedRun
 from dpscale.search.program import shared
 from dpscale.search.space import points
 from dpscale.search.trial import Trial, Trials, entrants, held_out_frames, relatives
 from tests.ray.test_optimize_on_ray import VIDEOS, make_config, write_inputs
 from tests.small_performer import small_model
+from tests.unit.joint.small_video import bits
 
 INTERVALS = [4, 8, 16, 24]
 
@@ -95,3 +101,31 @@ def test_a_trial_is_run_and_judged(config: Config) -> None:
     assert held_out_frames(layout, VIDEOS[0]) == len(case.pose) == 3
     assert trial.cost(layout) == cost(trial.config, 3, config.search.objective)
     assert list(Path(trial.layout.prefixes(VIDEOS[0])).glob("*/checkpoints")), "the state at which the two part is there for the other"
+
+
+def test_a_member_of_a_population_goes_on_from_anothers_state(config: Config) -> None:
+    """What it has then is what its settings alone lead to."""
+    plain = resolved(config)
+    plain["search"] |= {"space": {"joint": {"flow_weight": [0.5, 1.0]}}, "stopping": {"kind": "pbt", "exchange_every": 0.25}}
+    found = check(plain)
+    layout, trials = RunLayout.of(found), Trials(found, RunLayout.of(found))
+    best = trial_of(found, joint__refresh_interval=8, joint__flow_weight=0.5)
+    assert best.rungs == [6, 12, 18]
+    trials.run(best, []).to_step(12)
+    member = trial_of(found, joint__refresh_interval=8, joint__flow_weight=0.5, joint__changes=[{"from_step": 13, "flow_weight": 1.5}])
+    assert [member.in_force(step) for step in (12, 13)] == [{"joint.flow_weight": 0.5}, {"joint.flow_weight": 1.5}]
+    run = trials.run(member, [])
+    made = bits(run.to_end())
+    assert (run.spent.steps, run.spent.refreshes) == (12, 2)
+    alone = found.model_copy(update={"joint": member.config.joint, "run": found.run.model_copy(update={"name": "alone"})})
+    write_inputs(RunLayout.of(alone))
+    whole = ForkedRun(
+        load_task(alone, RunLayout.of(alone), VIDEOS[0]),
+        VideoStore.of(alone, RunLayout.of(alone), VIDEOS[0]),
+        member.program,
+        [],
+        layout.root / "unused",
+        functools.partial(RefreshService(alone, RunLayout.of(alone)).answer, VIDEOS[0]),
+    )
+    assert bits(whole.to_end()) == made
+    assert whole.spent.steps == 24 + found.joint.warm_up_steps
