@@ -122,7 +122,13 @@ class SchedulerConfig(Section):
         description="Videos of one performer whose windows share a refresh worker's UNet calls: each call holds up to so many times "
         "diffusion.window_batch windows. Above 1 the last bits of a result depend on who shared a call with whom.",
     )
-    warm_videos: int = Field(default=2, ge=1, le=10_000, description="Videos whose state a field worker keeps in memory between slices.")
+    warm_videos: int = Field(default=2, ge=1, le=10_000, description="Most videos whose state a field worker keeps in memory between slices.")
+    warm_gib: float = Field(
+        default=4.0,
+        ge=0,
+        le=65_536,
+        description="Memory of a field worker's device that fields and optimisers may take between slices, as measured; others wait on disk.",
+    )
     slice_steps: int = Field(default=200, ge=1, le=1_000_000, description="Most field steps scheduled at once; a checkpoint follows each slice.")
     field_cpus: float = Field(default=1.0, gt=0, le=256)
     field_gpus: float = Field(default=0.0, ge=0, le=8)

@@ -119,8 +119,10 @@ class _FieldWorker(_Worker):
         return _Warm(task, store.load(task, self._device) or start(task, self._device, store.keep_guidance))
 
     def _keep(self, name: str, warm: _Warm) -> None:
+        """Those served longest ago leave memory where there are too many, or what all take is measured to be too much; all are on the disk."""
+        settings = self._config.scheduler
         self._warm[name] = warm
-        while len(self._warm) > self._config.scheduler.warm_videos:
+        while len(self._warm) > settings.warm_videos or sum(kept.state.num_bytes for kept in self._warm.values()) > settings.warm_gib * 2**30:
             self._warm.popitem(last=False)
 
 

@@ -95,6 +95,12 @@ class JointState:
     keep: KeepFrames = in_memory
     """Where V_s is put for a refresh."""
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the field and its optimiser, on their device; targets and inputs lie in files."""
+        moments = [value for state in self.optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+        return sum(t.nbytes for t in (*self.field.parameters(), *self.field.buffers(), *moments))
+
     def request_refresh(self, video: VideoTask, step: int) -> None:
         joint = video.config.joint.at(step)
         guidance = self.keep(self.num_refreshes, video.shape, self._shown(video))
