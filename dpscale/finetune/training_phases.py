@@ -50,7 +50,7 @@ def traced_training(config: Config) -> TracedTraining:
         model = untrained_model(config.diffusion)
     with FakeTensorMode(allow_non_fake_inputs=True):
         for module in (model.denoiser, model.autoencoder):
-            _without_storage(module)
+            without_storage(module)
         parts = {"denoiser": trainable_denoiser(model.denoiser, config.finetune.trainable), "decoder": decoder_part(model)}
         losses = {"denoiser": lambda: denoiser_loss(config, model), "decoder": lambda: decoder_loss(config, model)}
         phases = {name: _traced(name, part, losses[name], config) for name, part in parts.items()}
@@ -61,7 +61,7 @@ def decoder_part(model: UntrainedModel | PoseVideoModel) -> TrainablePart:
     return TrainablePart(model.autoencoder, model.autoencoder.decoder_parameters())
 
 
-def _without_storage(root: nn.Module) -> None:
+def without_storage(root: nn.Module) -> None:
     """Meta tensors become fake ones of the CPU: they take no memory either, and attention and autocast do with them what they do on a device."""
     for module in root.modules():
         for name, parameter in module.named_parameters(recurse=False):
