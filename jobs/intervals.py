@@ -8,7 +8,6 @@ from dpscale.config.schema import Config
 from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import InputError, Outcome
-from dpscale.tracking.tracker import Amended, Recorder, run_key
 from jobs.batch import Batch
 
 STAGE = "optimize"
@@ -16,10 +15,8 @@ STAGE = "optimize"
 
 @dataclass(frozen=True)
 class Ready:
-    config: Config
-    """With a number as interval: the middle one of the videos', by which the scheduler estimates what is left of them."""
     videos: list[VideoConfig]
-    tracker: Recorder
+    """With the intervals that they are made with."""
     failed: list[Outcome]
     """Videos whose interval cannot be predicted."""
 
@@ -33,7 +30,7 @@ def check_intervals(config: Config) -> None:
 
 
 def ready(batch: Batch) -> Ready:
-    """The batch's videos with the intervals that they are made with, which are fixed from now on."""
+    """The batch's videos; intervals that are predicted are fixed from now on."""
     from dpscale.data.shards import ShardError
     from dpscale.search.prediction import with_interval
 
@@ -43,10 +40,4 @@ def ready(batch: Batch) -> Ready:
             videos.append(with_interval(batch.config, batch.layout, video))
         except (InputError, ShardError) as error:
             failed.append(Outcome(STAGE, batch.layout.video_name(video), 0.0, str(error)))
-    own = {video: video.refresh_interval for video in videos if video.refresh_interval is not None}
-    if not own:
-        return Ready(batch.config, videos, batch.tracker, failed)
-    middle = VideoConfig(performer=videos[0].performer, refresh_interval=sorted(own.values())[len(own) // 2])
-    config = batch.config.of_video(middle) if batch.config.joint.refresh_interval == "auto" else batch.config
-    params = {run_key(STAGE, batch.layout.video_name(video)): {"refresh_interval": interval} for video, interval in own.items()}
-    return Ready(config, videos, Amended(batch.tracker, params), failed)
+    return Ready(videos, failed)

@@ -25,7 +25,7 @@ def _optimize(batch: Batch) -> list[Outcome]:
     from jobs.intervals import ready
 
     now = ready(batch)
-    return [*optimize(now.config, batch.layout, now.videos, now.tracker), *now.failed]
+    return [*optimize(batch.config, batch.layout, now.videos, batch.tracker), *now.failed]
 
 
 def _evaluate(batch: Batch) -> list[Outcome]:

@@ -20,7 +20,7 @@ from dpscale.data.types import InputError, Outcome
 from dpscale.joint import plan
 from dpscale.joint.checkpoint import VideoStore
 from dpscale.joint.on_ray import RefreshReceipt, SliceReceipt
-from dpscale.joint.video import check_inputs
+from dpscale.joint.video import check_inputs, settings_of
 from dpscale.scheduler.fleet import Fleet, receipt_of
 from dpscale.scheduler.gauges import Gauges
 from dpscale.scheduler.journal import Opening
@@ -174,10 +174,10 @@ class _Controller:
         self._logbook.close(self._scheduler, time.time())
 
     def _submit_all(self) -> None:
-        joint = self._config.joint
-        work = VideoWork(joint.warm_up_steps, joint.steps, joint.refresh_interval, plan.num_refreshes(joint) + 1)
         owners = {performer.name: performer for performer in self._config.performers}
         for name, video in self._videos.items():
+            joint = settings_of(self._config, video).joint
+            work = VideoWork(joint.warm_up_steps, joint.steps, joint.refresh_interval, plan.num_refreshes(joint) + 1)
             self._keys[name] = self._tracker.start(STAGE, name, joint.model_dump(mode="json"))
             owner = owners[video.performer]
             for event in self._logbook.first_words(Submitted(name, work, tenant=owner.tenant, priority=owner.priority, performer=owner.name)):

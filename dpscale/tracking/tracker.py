@@ -123,26 +123,6 @@ class NullTracker(Recorder):
         pass
 
 
-class Amended(Recorder):
-    """Passes every event to `inner`; of runs that begin, those in `params` (by key) have these params over their own."""
-
-    def __init__(self, inner: Recorder, params: Mapping[str, Mapping[str, Any]]) -> None:
-        self._inner, self._params = inner, params
-
-    def record(self, events: Sequence[Event]) -> None:
-        self._inner.record([self._amended(event) for event in events])
-
-    def flush(self) -> None:
-        self._inner.flush()
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def _amended(self, event: Event) -> Event:
-        own = self._params.get(event["key"])
-        return event | {"params": {**event["params"], **own}} if event["event"] == "start" and own else event
-
-
 class FileTracker(Recorder):
     """One JSON object a line in <run>/tracking.jsonl; artifacts are named, not copied."""
 

@@ -8,7 +8,7 @@ import pytest
 from dpscale.config.schema import Config, RunConfig, TrackingConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import InputError
-from dpscale.tracking.tracker import BATCH, Amended, FileTracker, Guarded, NullTracker, flat_params, make_tracker
+from dpscale.tracking.tracker import BATCH, FileTracker, Guarded, NullTracker, flat_params, make_tracker
 
 
 def config_of(tmp_path, kind):
@@ -104,16 +104,3 @@ def test_a_success_resets_the_count_of_failures():
         tracker.metrics("joint/ann", {"loss": 1.0}, step)
         tracker.flush()
     assert broken.calls == 6
-
-
-def test_a_run_may_have_params_of_its_own(tmp_path):
-    inner = FileTracker(tmp_path / "tracking.jsonl", {})
-    tracker = Amended(inner, {"optimize/ann--self": {"refresh_interval": 400}})
-    for name in ("ann--self", "ben--self"):
-        tracker.metrics(tracker.start("optimize", name, {"steps": 2000, "refresh_interval": 500}), {"loss": 1.0}, 1)
-    lines = events(tmp_path / "tracking.jsonl")[1:]
-    assert [line["params"] for line in lines if line["event"] == "start"] == [
-        {"steps": 2000, "refresh_interval": 400},
-        {"steps": 2000, "refresh_interval": 500},
-    ]
-    assert [line["key"] for line in lines if line["event"] == "metrics"] == ["optimize/ann--self", "optimize/ben--self"]
