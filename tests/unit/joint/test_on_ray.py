@@ -1,4 +1,4 @@
-"""What a field worker keeps in memory; tests/ray has it as an actor."""
+"""What a field worker keeps in memory; tests/ray has workers as actors."""
 
 from __future__ import annotations
 
