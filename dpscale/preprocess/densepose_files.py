@@ -26,12 +26,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dpscale.data.types import InputError
 from dpscale.diffusion.conditions import NUM_PARTS
 from dpscale.preprocess.decode import check_is_file
-from dpscale.preprocess.image_folder import in_natural_order
+from dpscale.preprocess.image_folder import BROKEN_PICTURE, in_natural_order
 from dpscale.preprocess.npz_mapped import NpyHeader, npy_header
 
 _FORMS = "give a folder of IUV .png files, one .npz with the array `iuv`, or a folder of .npz files with labels, uv, box and size"
@@ -106,7 +106,7 @@ def _picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     try:
         with Image.open(path) as image:
             picture = np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # PIL raises SyntaxError for broken PNGs
+    except BROKEN_PICTURE as error:
         raise InputError(f"{path}: not a picture that can be read ({error}): write it again") from error
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise InputError(f"{path}: has mode {picture.dtype} {picture.shape}: IUV is 8 bits with three channels, I, U, V or V, U, I")

@@ -28,9 +28,10 @@ DEFAULT_FPS = 30.0
 """Frame rate of the TikTok dataset's folders (Jafarian and Park, CVPR 2021) and of most phones."""
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
+BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+"""What PIL raises for files that are damaged, or unpack to too much: its readers of chunks and of EXIF each have their own way."""
+
 _BEHIND_TRANSPARENCY = 128
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-"""What PIL raises for damaged files: its readers of chunks and of EXIF each have their own way."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _opened(file: Path) -> Image.Image:
         with Image.open(file) as image:
             image.load()
             return _rgb(ImageOps.exif_transpose(image))
-    except _BROKEN as error:
+    except BROKEN_PICTURE as error:
         raise InputError(f"{file}: not a picture that can be read ({error}): write it again") from error
 
 

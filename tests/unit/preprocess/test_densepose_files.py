@@ -1,7 +1,9 @@
 """IUV files in every accepted form give the same frames; everything else is refused with a remedy."""
 
 import io
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -158,6 +160,15 @@ def _cut_off(folder):
     return folder / "a.npz"
 
 
+def _bomb(folder):
+    """A picture that says that it is 40,000 px wide and high, in 45 bytes."""
+    (folder / "a").mkdir()
+    header = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (folder / "a" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + bytes(12))
+    return folder / "a"
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -168,6 +179,7 @@ def _cut_off(folder):
         (_late_colours, r"frame 12 names part 77, DensePose has 1..24: give IUV, not colours"),
         (_grey, r"1.png: has mode uint8 \(20, 30\): IUV is 8 bits with three channels"),
         (_text, r"1.png: not a picture that can be read .*: write it again"),
+        (_bomb, r"1.png: not a picture that can be read .*decompression bomb"),
         (_sizes, r"frame 12 is \(8, 30\) px high and wide, the first is \(20, 30\): give frames of one size"),
         (_objects, "array iuv: holds Python objects, which run code when they are read: save plain arrays"),
         (lambda folder: npz(folder / "a.npz", np.asfortranarray(IUV)), "array iuv is in Fortran order: save numpy.ascontiguousarray"),
