@@ -161,11 +161,11 @@ def _cut_off(folder):
 
 
 def _bomb(folder):
-    """A picture that says that it is 40,000 px wide and high, in 45 bytes."""
+    """A picture that says that it is 40,000 px wide and high, in some 60 bytes."""
     (folder / "a").mkdir()
-    header = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    (folder / "a" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + bytes(12))
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b""))]
+    chunks = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts]
+    (folder / "a" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
     return folder / "a"
 
 
