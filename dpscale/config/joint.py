@@ -115,6 +115,11 @@ class SchedulerConfig(Section):
     tenant_weights: dict[str, float] = Field(default={}, description="Shares of performers' tenants under kind = fair; 1 where nothing is said.")
     field_workers: int = Field(default=2, ge=1, le=100_000, description="Actors that run field steps.")
     refresh_workers: int = Field(default=1, ge=1, le=100_000, description="Actors that hold the diffusion model.")
+    mixed: bool = Field(
+        default=False,
+        description="Every one of field_workers + refresh_workers takes field steps and holds the diffusion model, and does what is next: nobody "
+        "waits for work of its role. Both roles must ask for the same CPUs and GPUs.",
+    )
     refresh_together: int = Field(
         default=1,
         ge=1,
@@ -169,3 +174,13 @@ class SchedulerConfig(Section):
             if not 0 < weight < math.inf:
                 raise ValueError(f"the weight of tenant {tenant!r} is {weight:g}: it must be above 0 and finite")
         return weights
+
+    @model_validator(mode="after")
+    def _mixed_workers_ask_for_the_same(self) -> SchedulerConfig:
+        field, refresh = (self.field_cpus, self.field_gpus), (self.refresh_cpus, self.refresh_gpus)
+        if self.mixed and field != refresh:
+            raise ValueError(
+                f"scheduler.mixed: field_cpus, field_gpus = {field} and refresh_cpus, refresh_gpus = {refresh} must be the same, "
+                "for every worker does the work of both"
+            )
+        return self

@@ -85,6 +85,7 @@ class _FieldWorker(_Worker):
 
     def run_slice(self, video: VideoConfig) -> SliceReceipt:
         """Takes at most `scheduler.slice_steps` steps from where the video's folder says it is, up to its next refresh, and commits them."""
+        torch.set_num_threads(self._config.ray.torch_threads)  # of this thread: a mixed worker has several
         store = VideoStore.of(self._config, self._layout, video)
         name = self._layout.video_name(video)
         warm = self._take(name, store) or self._read(video, store)
@@ -221,5 +222,14 @@ class _RefreshWorker(_Worker):
             return self._service
 
 
+class _MixedWorker(_FieldWorker, _RefreshWorker):
+    """Does the work of both, one thing at a time."""
+
+    def __init__(self, config: Config, layout: RunLayout) -> None:
+        _FieldWorker.__init__(self, config, layout)
+        _RefreshWorker.__init__(self, config, layout)
+
+
 FieldWorker = ray.remote(_FieldWorker)
 RefreshWorker = ray.remote(concurrency_groups={"stop": 1, "prefetch": 1})(_RefreshWorker)
+MixedWorker = ray.remote(concurrency_groups={"stop": 1, "prefetch": 1})(_MixedWorker)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import islice
 from typing import TypeVar
 
-from dpscale.scheduler.messages import Role
 from dpscale.scheduler.records import ActorRecord, VideoRecord
 
 
@@ -28,8 +27,8 @@ class Companions:
         _drop(self._waiting, video.performer, video.name)
 
     def changed(self, actor: ActorRecord, video: VideoRecord) -> None:
-        """The actor has begun or ended the video, or leaves while it is at it."""
-        if self._together == 1 or actor.role is not Role.REFRESH:
+        """The actor has begun or ended a refresh of the video, or leaves while it is at it."""
+        if self._together == 1:
             return
         _drop(self._hosts, video.performer, actor.number)
         if actor.videos and len(actor.videos) < self._together and not actor.leaving and all(other.failures == 0 for other in actor.videos.values()):

@@ -15,12 +15,14 @@ _OTHER = {Role.FIELD: Role.REFRESH, Role.REFRESH: Role.FIELD}
 
 
 class Crew:
-    """Every `rebalance_s` some of those actors of a role that had nothing to do change to the other one, where videos wait for it: whether field
-    steps or diffusion are the bottleneck changes as videos go on. None: never."""
+    """`mixed`: every actor does the work of both roles, whatever it is called. Otherwise every `rebalance_s` some of those actors of a role that had
+    nothing to do change to the other one, where videos wait for it: whether field steps or diffusion are the bottleneck changes as videos go on.
+    None: never."""
 
-    def __init__(self, rebalance_s: float | None) -> None:
-        self._rebalance_s = rebalance_s
-        self._idle = {role: IdleActors() for role in Role}
+    def __init__(self, rebalance_s: float | None, mixed: bool) -> None:
+        self._rebalance_s, self._mixed = None if mixed else rebalance_s, mixed
+        one_line = IdleActors()
+        self._idle = {role: one_line if mixed else IdleActors() for role in Role}
         self._starting: Counter[Role] = Counter()
         """Actors that were asked for and are not ready."""
         self._at_refresh: dict[int, None] = {}
@@ -48,9 +50,13 @@ class Crew:
         """An idle actor, `wished` where it is idle. Raises KeyError where none is."""
         return self._idle[role].take(wished)
 
-    def began(self, actor: ActorRecord, video: VideoRecord) -> None:
+    def num_serving(self, role: Role) -> int:
+        """Actors that do the work of a role."""
+        return sum(self._mixed or actor.role is role for actor in self.actors.values())
+
+    def began(self, actor: ActorRecord, video: VideoRecord, role: Role) -> None:
         actor.videos[video.name] = video
-        if actor.role is Role.REFRESH:
+        if role is Role.REFRESH:
             self._at_refresh[actor.number] = None
 
     def ended(self, number: int, video: str, lost: bool) -> list[ReplaceActor]:

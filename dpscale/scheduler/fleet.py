@@ -15,7 +15,7 @@ from dpscale.config.schema import Config
 from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import InputError
-from dpscale.joint.on_ray import FieldWorker, RefreshReceipt, RefreshWorker, SliceReceipt
+from dpscale.joint.on_ray import FieldWorker, MixedWorker, RefreshReceipt, RefreshWorker, SliceReceipt
 from dpscale.scheduler.messages import ActorReady, Prefetch, Role, StartRefresh, StartSlice, StopRefresh, WorkFailed
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ class Fleet:
         kind, cpus, gpus, at_once = {
             Role.FIELD: (FieldWorker, settings.field_cpus, settings.field_gpus, 1),
             Role.REFRESH: (RefreshWorker, settings.refresh_cpus, settings.refresh_gpus, settings.refresh_together),
-        }[role]
+        }[Role.REFRESH if settings.mixed else role]
+        kind = MixedWorker if settings.mixed else kind
         name = f"{role.value}-{number}-{self._run_id}-{uuid.uuid4().hex[:4]}"
         actor = kind.options(name=name, num_cpus=cpus, num_gpus=gpus, max_concurrency=at_once).remote(self._config, self._layout)
         self._actors[number] = actor

@@ -33,7 +33,7 @@ class Opening:
 
     def scheduler(self) -> Scheduler:
         settings = self.settings
-        return Scheduler(make_policy(settings), settings.max_failures, settings.stall_s, self.rebalance_s, settings.refresh_together)
+        return Scheduler(make_policy(settings), settings.max_failures, settings.stall_s, self.rebalance_s, settings.refresh_together, settings.mixed)
 
 
 @dataclass(frozen=True)

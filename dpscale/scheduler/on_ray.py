@@ -117,10 +117,23 @@ def _actors(config: Config, num_videos: int) -> list[dict[str, float]]:
     return [needs[role] for role, number in _useful(config.scheduler, num_videos).items() for _ in range(number)]
 
 
+def _num_mixed(settings: SchedulerConfig, num_videos: int, cluster: dict[str, float]) -> dict[Role, int]:
+    need = _needs(settings)[Role.REFRESH]
+    room = min(int(cluster.get(kind, 0.0) / amount + 1e-9) for kind, amount in need.items() if amount > 0)
+    if room == 0:
+        raise InputError(
+            f"a worker needs {need['CPU']:g} CPUs and {need['GPU']:g} GPUs, the cluster has {cluster.get('CPU', 0):g} and {cluster.get('GPU', 0):g}: "
+            "lower scheduler.field_cpus and refresh_cpus, or field_gpus and refresh_gpus, or raise ray.num_cpus"
+        )
+    return {Role.FIELD: min(room, num_videos, settings.field_workers + settings.refresh_workers)}
+
+
 def num_workers(config: Config, num_videos: int, cluster: dict[str, float]) -> dict[Role, int]:
     """As many as asked for, useful and placeable: one of each role first, then refresh workers, then field workers.
 
     Raises InputError where not even one of each fits: Ray would wait for ever."""
+    if config.scheduler.mixed:
+        return _num_mixed(config.scheduler, num_videos, cluster)
     needs, useful = _needs(config.scheduler), _useful(config.scheduler, num_videos)
     both = {kind: sum(need[kind] for need in needs.values()) for kind in ("CPU", "GPU")}
     left = {kind: cluster.get(kind, 0.0) - amount for kind, amount in both.items()}

@@ -80,6 +80,10 @@ class VideoRecord:
             return Phase.PAUSED
         return Phase.REFRESH_WANTED if self.blocked else Phase.PENDING
 
+    def piece_at(self, actor: int) -> Piece:
+        """The work on it that is under way there. Raises StopIteration where there is none."""
+        return next(piece for piece in self.under_way.values() if piece.actor == actor)
+
     def waits_for(self, role: Role) -> bool:
         """Whether an actor of that role could go on with it now."""
         if self.ended is not None or self.paused or role in self.under_way:

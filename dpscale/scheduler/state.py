@@ -57,14 +57,20 @@ class Scheduler:
     """All videos and actors of a run, and the rules by which they change.
 
     `lines` say who is served first (policy.make_policy). A video that fails more than `max_failures` times is given up; work that is under way
-    for longer than `stall_s` counts as a failure, and its actor as lost. Idle actors change their role every `rebalance_s` (crew.Crew). At
-    most `together` videos of one performer are refreshed by an actor at once (companions.Companions)."""
+    for longer than `stall_s` counts as a failure, and its actor as lost. Idle actors change their role every `rebalance_s`, or all are `mixed`
+    (crew.Crew). At most `together` videos of one performer are refreshed by an actor at once (companions.Companions)."""
 
     def __init__(
-        self, lines: Lines, max_failures: int, stall_s: float | None = None, rebalance_s: float | None = None, together: int = 1
+        self,
+        lines: Lines,
+        max_failures: int,
+        stall_s: float | None = None,
+        rebalance_s: float | None = None,
+        together: int = 1,
+        mixed: bool = False,
     ) -> None:
         self._lines, self._max_failures, self._stall_s = lines, max_failures, stall_s
-        self._crew, self._companions = Crew(rebalance_s), Companions(together)
+        self._crew, self._companions = Crew(rebalance_s, mixed), Companions(together)
         self._foreseen: str | None = None
         """The video that was prefetched last."""
         self._num_ended = 0
@@ -87,6 +93,10 @@ class Scheduler:
     @property
     def actors(self) -> dict[int, ActorRecord]:
         return self._crew.actors
+
+    def num_actors(self, role: Role) -> int:
+        """That do the work of a role."""
+        return self._crew.num_serving(role)
 
     @property
     def is_finished(self) -> bool:
@@ -112,8 +122,10 @@ class Scheduler:
         for actor in self._crew.leaving(event.node):
             commands += [] if actor.videos else [self._crew.replace(actor)]
             for video in actor.videos.values():
-                self._companions.changed(actor, video)
-                commands += self._stop(video.under_way[actor.role], video.name)
+                piece = video.piece_at(actor.number)
+                if piece.role is Role.REFRESH:
+                    self._companions.changed(actor, video)
+                    commands += self._stop(piece, video.name)
         return commands
 
     def _tick(self, event: Tick, now_s: float) -> list[Command]:
@@ -123,9 +135,8 @@ class Scheduler:
         if self._stall_s is None:
             return []
         commands: list[Command] = []
-        at_work = [(video, actor.role) for actor in self.actors.values() for video in actor.videos.values()]
-        for video, role in at_work:
-            piece = video.under_way[role]
+        at_work = [(video, video.piece_at(actor.number)) for actor in self.actors.values() for video in actor.videos.values()]
+        for video, piece in at_work:
             if now_s - piece.started_s > self._stall_s:
                 error = f"nothing was heard for {now_s - piece.started_s:.0f} s (scheduler.stall_s)"
                 commands += self._reported(WorkFailed(video.name, piece.ticket, error, retry=True, actor_lost=True), now_s)
@@ -136,7 +147,8 @@ class Scheduler:
         if actor is None:  # replaced, with all that it was at
             return []
         commands = self._crew.ended(actor.number, video.name, lost)
-        self._companions.changed(actor, video)
+        if piece.role is Role.REFRESH:
+            self._companions.changed(actor, video)
         return [*commands]
 
     def _stop(self, piece: Piece, video: str) -> list[Command]:
@@ -246,20 +258,20 @@ class Scheduler:
             while self._crew.is_idle(role) and len(line) > 0:
                 video = line.take()
                 actor = self._crew.take(role, video.last_field_actor)
-                commands.append(self._begin(video, actor, now_s))
+                commands.append(self._begin(video, actor, role, now_s))
                 others = self._companions.of(video) if role is Role.REFRESH else []
-                commands += [self._begin(line.take(other), actor, now_s) for other in others]
+                commands += [self._begin(line.take(other), actor, role, now_s) for other in others]
         refreshes = self._lines[Role.REFRESH]
         while len(refreshes) > 0 and (host := self._companions.host(refreshes.first())) is not None:
-            commands.append(self._begin(refreshes.take(), host, now_s))
+            commands.append(self._begin(refreshes.take(), host, Role.REFRESH, now_s))
         return commands
 
-    def _begin(self, video: VideoRecord, actor: ActorRecord, now_s: float) -> Command:
-        piece = Piece(actor.role, actor.number, video.ticket, now_s)
-        video.under_way[actor.role] = piece
+    def _begin(self, video: VideoRecord, actor: ActorRecord, role: Role, now_s: float) -> Command:
+        piece = Piece(role, actor.number, video.ticket, now_s)
+        video.under_way[role] = piece
         video.ticket += 1
-        self._crew.began(actor, video)
-        if actor.role is Role.REFRESH:
+        self._crew.began(actor, video, role)
+        if role is Role.REFRESH:
             self._companions.waits_no_more(video)
             self._companions.changed(actor, video)
             return StartRefresh(video.name, actor.number, piece.ticket)

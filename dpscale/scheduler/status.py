@@ -62,8 +62,8 @@ def figures(scheduler: Scheduler) -> dict[str, float]:
 
 
 def _actors(scheduler: Scheduler, role: Role) -> dict[str, int]:
-    those = [actor for actor in scheduler.actors.values() if actor.role is role]
-    return {"busy": sum(len(actor.videos) > 0 for actor in those), "all": len(those)}
+    at_work = {video.under_way[role].actor for video in scheduler.videos.values() if role in video.under_way}
+    return {"busy": len(at_work), "all": scheduler.num_actors(role)}
 
 
 def _eta_s(scheduler: Scheduler, rates: Rates) -> float | None:

@@ -278,5 +278,9 @@ def test_a_cluster_that_is_too_small_is_refused(weights: Path, tmp_path: Path) -
     several = make_config(tmp_path, weights, "several", field_cpus=2.0, refresh_cpus=1.0, field_workers=8, refresh_workers=3)
     assert num_workers(several, 8, {"CPU": 8.0}) == {Role.REFRESH: 3, Role.FIELD: 2}
     assert num_workers(several, 8, {"CPU": 4.0}) == {Role.REFRESH: 2, Role.FIELD: 1}
+    mixed = make_config(tmp_path, weights, "mixed", field_cpus=1.5, refresh_cpus=1.5, field_workers=8, refresh_workers=3, mixed=True)
+    assert [num_workers(mixed, videos, {"CPU": cpus}) for videos, cpus in ((20, 64.0), (4, 64.0), (20, 4.0))] == [{Role.FIELD: n} for n in (11, 4, 2)]
+    with pytest.raises(InputError, match=r"a worker needs 1\.5 CPUs and 0 GPUs, the cluster has 1 and 0"):
+        num_workers(mixed, 8, {"CPU": 1.0})
     with pytest.raises(InputError, match="need 3 CPUs and 0 GPUs, the cluster has 2 and 0"):
         num_workers(config, 8, {"CPU": 2.0})

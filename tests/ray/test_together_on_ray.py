@@ -1,4 +1,4 @@
-"""Videos of one performer that share a refresh worker's UNet calls."""
+"""Videos of one performer that share a refresh worker's UNet calls, and workers that do everything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dpscale.data.layout import RunLayout
 from dpscale.joint.checkpoint import VideoStore
 from dpscale.scheduler.journal import segments
 from dpscale.scheduler.logbook import journal_path
-from dpscale.scheduler.messages import Role
+from dpscale.scheduler.messages import Role, StartRefresh, StartSlice
 from dpscale.scheduler.on_ray import optimize
 from dpscale.tracking.tracker import NullTracker
 from tests.ray.test_optimize_on_ray import make_config, write_inputs
@@ -47,11 +47,29 @@ def most_together(config: Config) -> int:
     )
 
 
-def test_what_videos_get_together_is_what_each_gets_alone_up_to_rounding(ray_session: None, weights: Path, tmp_path: Path) -> None:
-    one_by_one = make_config(tmp_path, weights, "one-by-one")
-    together = make_config(tmp_path, weights, "together", refresh_together=3)
-    expected, found = made(one_by_one), made(together)
-    assert most_together(one_by_one) == 1
-    assert 1 < most_together(together) <= 3
-    for name, frames in expected.items():
+@pytest.fixture(scope="module")
+def one_by_one(ray_session: None, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    config = make_config(tmp_path_factory.mktemp("runs"), weights, "one-by-one")
+    frames = made(config)
+    assert most_together(config) == 1
+    return frames
+
+
+def test_what_videos_get_together_is_what_each_gets_alone_up_to_rounding(
+    ray_session: None, weights: Path, tmp_path: Path, one_by_one: dict[str, np.ndarray]
+) -> None:
+    config = make_config(tmp_path, weights, "together", refresh_together=3)
+    found = made(config)
+    assert 1 < most_together(config) <= 3
+    for name, frames in one_by_one.items():
         np.testing.assert_allclose(found[name].astype(float), frames.astype(float), atol=3, err_msg=name)
+
+
+def test_mixed_workers_make_the_same_to_the_bit(ray_session: None, weights: Path, tmp_path: Path, one_by_one: dict[str, np.ndarray]) -> None:
+    config = make_config(tmp_path, weights, "mixed", mixed=True, field_workers=1)
+    for name, frames in made(config).items():
+        np.testing.assert_array_equal(frames, one_by_one[name], err_msg=name)
+    (segment,) = segments(journal_path(RunLayout.of(config).scheduling))
+    done = [(start.actor, type(start)) for _, _, commands, _ in segment.replay() for start in commands if isinstance(start, StartSlice | StartRefresh)]
+    assert len({actor for actor, _ in done}) == 2
+    assert any({kind for other, kind in done if other == actor} == {StartSlice, StartRefresh} for actor, _ in done)

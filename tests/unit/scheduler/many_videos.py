@@ -72,10 +72,11 @@ class ManyVideos(RuleBasedStateMachine):
         num_refresh=st.integers(1, 2),
         overlap=st.sampled_from([0, OVERLAP]),
         together=st.integers(1, 3),
+        mixed=st.booleans(),
     )
-    def begin(self, kind: str, num_field: int, num_refresh: int, overlap: int, together: int) -> None:
-        self.overlap, self.together = overlap, together
-        self.core = Scheduler(make_policy(SchedulerConfig(kind=kind, tenant_weights={"alpha": 2.0})), 2, STALL_S, together=together)
+    def begin(self, kind: str, num_field: int, num_refresh: int, overlap: int, together: int, mixed: bool) -> None:
+        self.overlap, self.together, self.mixed = overlap, together, mixed
+        self.core = Scheduler(make_policy(SchedulerConfig(kind=kind, tenant_weights={"alpha": 2.0})), 2, STALL_S, together=together, mixed=mixed)
         self.now = 0.0
         self.truth: dict[str, Truth] = {}
         self.running: dict[tuple[str, Role], StartSlice | StartRefresh] = {}
@@ -124,7 +125,9 @@ class ManyVideos(RuleBasedStateMachine):
             role = Role.FIELD if isinstance(command, StartSlice) else Role.REFRESH
             assert (command.video, role) not in self.running, "no video has two slices or two refreshes at once"
             assert (command.video, Role.REFRESH) not in self.running or self.overlap, "nothing goes on beside a refresh unless it may"
-            others = [work.video for key, work in self.running.items() if work.actor == command.actor and key not in self.orphans]
+            there = {key: work for key, work in self.running.items() if work.actor == command.actor and key not in self.orphans}
+            assert all(other is role for _, other in there), "an actor does the work of one role at a time"
+            others = [work.video for work in there.values()]
             assert len(others) < (self.together if role is Role.REFRESH else 1), "an actor does one thing at a time, or refreshes some together"
             assert {self.core.videos[name].performer for name in others} <= {self.core.videos[command.video].performer}
             assert not others or all(self.core.videos[name].failures == 0 for name in [command.video]), "who has failed goes alone"
@@ -162,8 +165,9 @@ class ManyVideos(RuleBasedStateMachine):
         self.send(NodeDraining(node))
         for actor in self.core.actors.values():
             assert actor.node != node or node == "a new node" or actor.leaving
-            if actor.leaving and actor.role is Role.REFRESH:
-                assert set(actor.videos) <= self.told_to_stop
+            if actor.leaving:
+                at_refresh = {name for name, video in actor.videos.items() if video.piece_at(actor.number).role is Role.REFRESH}
+                assert at_refresh <= self.told_to_stop
 
     @rule(seconds=st.sampled_from([1.0, STALL_S + 1]))
     def time_passes(self, seconds: float) -> None:
@@ -244,10 +248,11 @@ class ManyVideos(RuleBasedStateMachine):
         if not hasattr(self, "core"):
             return
         for role, count in self.num_actors.items():
-            busy = sum(len(actor.videos) > 0 for actor in self.core.actors.values() if actor.role is role)
+            those = [actor for actor in self.core.actors.values() if self.mixed or actor.role is role]
+            busy = sum(len(actor.videos) > 0 for actor in those)
             waiting = sum(video.waits_for(role) for video in self.core.videos.values())
-            assert busy <= count
-            assert waiting == 0 or busy == count
+            assert len(those) == self.core.num_actors(role) == (sum(self.num_actors.values()) if self.mixed else count)
+            assert waiting == 0 or busy == len(those)
             assert waiting == self.core.num_waiting(role)
 
     def teardown(self) -> None:
