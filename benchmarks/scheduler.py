@@ -102,8 +102,7 @@ def _config(root: Path, name: str) -> Config:
         | {"preset": "sd21", "weights": str(root / "base"), "latent_size": SIZE_PX // 8, "sampling_steps": 4, "window": 8, "stride": 4},
         "joint": config.joint.model_dump() | {"steps": 300, "refresh_interval": 100, "warm_up_steps": 50},
         "scheduler": config.scheduler.model_dump()
-        | {"field_workers": 1, "refresh_workers": 2, "field_cpus": 0.5, "refresh_cpus": 0.5, "rebalance_s": None}
-        | {"slice_steps": 100, "warm_videos": 8},
+        | {"mixed": True, "field_workers": 1, "refresh_workers": 1, "slice_steps": 100, "warm_videos": 8},
         "performers": named_performers(PERFORMERS),
         "videos": [], "drives": [{"kind": "self", "name": "self"}, {"kind": "video", "name": "dance", "path": "none.mp4"}],
     }  # fmt: skip

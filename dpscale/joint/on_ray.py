@@ -229,6 +229,11 @@ class _MixedWorker(_FieldWorker, _RefreshWorker):
         _FieldWorker.__init__(self, config, layout)
         _RefreshWorker.__init__(self, config, layout)
 
+    def node(self) -> str:
+        """Ready with the model: while diffusers builds it, modules of other threads would lose their tensors to torch's meta device."""
+        self._load_ahead()
+        return _Worker.node(self)
+
 
 FieldWorker = ray.remote(_FieldWorker)
 RefreshWorker = ray.remote(concurrency_groups={"stop": 1, "prefetch": 1})(_RefreshWorker)

@@ -70,6 +70,7 @@ def test_mixed_workers_make_the_same_to_the_bit(ray_session: None, weights: Path
     for name, frames in made(config).items():
         np.testing.assert_array_equal(frames, one_by_one[name], err_msg=name)
     (segment,) = segments(journal_path(RunLayout.of(config).scheduling))
-    done = [(start.actor, type(start)) for _, _, commands, _ in segment.replay() for start in commands if isinstance(start, StartSlice | StartRefresh)]
+    commands = [command for _, _, commands, _ in segment.replay() for command in commands]
+    done = [(command.actor, type(command)) for command in commands if isinstance(command, StartSlice | StartRefresh)]
     assert len({actor for actor, _ in done}) == 2
     assert any({kind for other, kind in done if other == actor} == {StartSlice, StartRefresh} for actor, _ in done)
