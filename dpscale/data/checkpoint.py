@@ -17,17 +17,21 @@ TEMPORARY = ".tmp-"
 """How the name of everything begins that is still being written."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:
     """Calls `write` with a temporary sibling of `path`, syncs it and renames it to `path`.
+
+    Not `durable`: it is not waited for the disk, and after a crash of the machine the file may hold anything; for what is checked when read.
 
     The temporary name keeps the suffix of `path`, because writers choose formats by it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
     try:
         write(temporary)
-        _sync(temporary)
+        if durable:
+            _sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        if durable:
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
