@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dpscale.config.schema import RayConfig
 from jobs.ray_settings import QUIET, cluster_address, init_arguments
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, taken like Ctrl-C."""
-
-    status = 143
+from jobs.termination import terminable
 
 
 @contextmanager
@@ -31,12 +24,10 @@ def ray_session(config: RayConfig) -> Iterator[None]:
     owned = not ray.is_initialized()
     if owned:
         ray.init(**init_arguments(config))
-    before = signal.signal(signal.SIGTERM, _terminated) if _in_main_thread() else None  # after ray.init, which installs its own
     try:
-        yield
+        with terminable():  # after ray.init, which installs a handler of its own
+            yield
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
         if owned:
             ray.shutdown()
 
@@ -47,11 +38,3 @@ def _private_token() -> None:
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-def _terminated(signum: int, frame: object) -> None:
-    raise Terminated

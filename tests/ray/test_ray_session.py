@@ -8,7 +8,8 @@ import signal
 import pytest
 
 from dpscale.config.schema import RayConfig
-from jobs.cluster_session import Terminated, ray_session
+from jobs.cluster_session import ray_session
+from jobs.termination import Terminated
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.ray_cluster import ROOT, RayCluster
@@ -39,7 +41,7 @@ lr = 1e-4
 decoder = { steps = 2 }
 
 [joint]
-steps = 200
+steps = 400
 refresh_interval = 100
 warm_up_steps = 20
 """
@@ -124,3 +126,79 @@ def test_a_node_that_does_not_see_the_run_folder_is_named(cluster: RayCluster, t
     assert done.returncode == 2, done.stdout
     assert f"{config.parent / 'batch'}: not seen by " in done.stdout
     assert "storage that every node mounts at the same path" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a submitted job that nobody disturbed."""
+    config = _config(tmp_path_factory.mktemp("whole") / "runs")
+    done = _dpscale(cluster, "personalize", str(config), "--submit", cluster.url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "run folder seen by all 2 nodes" in done.stdout
+    return config.parent / "batch"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_node_killed_during_refreshes_changes_no_bit(cluster: RayCluster, undisturbed: Path, tmp_path: Path):
+    config = _config(tmp_path / "runs")
+    out = config.parent / "batch"
+    job = _submitted(cluster, "personalize", str(config), "--submit", cluster.url)
+    assert f"job {job} is at work there" in _dpscale(cluster, "personalize", str(config), "--submit", cluster.url).stderr
+    _wait_for(lambda: (out / "joint" / "dancer--self" / "refreshes" / "00001").exists())
+    cluster.kill_worker(cluster.workers[0])
+    cluster.add_worker()
+    _finished(cluster, job, out, undisturbed)
+    _no_trace(PLANTED, cluster.folder, tmp_path)
+    _no_trace(cluster.token, *cluster.folder.glob("ray*"), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_job_that_is_stopped_in_each_stage_resumes(cluster: RayCluster, undisturbed: Path, tmp_path: Path):
+    config = _config(tmp_path / "runs")
+    out = config.parent / "batch"
+    begun = {
+        "preprocess": lambda: list((out / "steps").glob("*")),
+        "finetune": lambda: list((out / "shards").rglob("_COMPLETE.json")),
+        "optimize": lambda: (out / "joint" / "dancer--self" / "refreshes" / "00001").exists(),
+        "evaluate": lambda: (out / "joint" / "dancer--self" / "result" / "frames.npz").exists(),
+    }
+    job = _submitted(cluster, "personalize", str(config), "--submit", cluster.url)
+    for stage, has_begun in begun.items():
+        _wait_for(has_begun)
+        stopped = _dpscale(cluster, "jobs", "stop", job, "--address", cluster.url)
+        assert f"{job}: stopped. Resume with: dpscale jobs retry {job}" in stopped.stdout, f"{stage}\n{stopped.stdout}{_log(cluster, job)}"
+        assert not (out / "summary.json").exists(), stage
+        job = _submitted(cluster, "jobs", "retry", job, "--address", cluster.url)
+    log = _finished(cluster, job, out, undisturbed)
+    assert log.count("1 already there") == 3, "what the stopped jobs had finished"
+    listed = _dpscale(cluster, "jobs", "list", "--address", cluster.url, COLUMNS="200").stdout
+    assert listed.count("STOPPED") == len(begun)
+
+
+def _log(cluster: RayCluster, job: str) -> str:
+    return _dpscale(cluster, "jobs", "logs", job, "--address", cluster.url).stdout
+
+
+def _finished(cluster: RayCluster, job: str, out: Path, undisturbed: Path) -> str:
+    """The log of a job that ends well, with the same video as the undisturbed one."""
+    followed = _dpscale(cluster, "jobs", "logs", job, "--address", cluster.url)
+    assert followed.returncode == 0, followed.stdout + followed.stderr
+    assert json.loads((out / "summary.json").read_text())["failed"] == {}
+    frames, wanted = _frames(out), _frames(undisturbed)
+    assert frames.keys() == wanted.keys()
+    for name in wanted:
+        assert np.array_equal(frames[name], wanted[name]), name
+    return followed.stdout
+
+
+def _frames(out: Path) -> dict[str, np.ndarray]:
+    with np.load(out / "joint" / "dancer--self" / "result" / "frames.npz") as arrays:
+        return dict(arrays)
+
+
+def _no_trace(secret: str, *folders: Path) -> None:
+    """Neither in Ray's logs and packages nor in the run folders."""
+    holding = [path for folder in folders for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    assert holding == []

@@ -81,7 +81,7 @@ def test_dry_run_prints_settings_and_plan_and_writes_nothing(tmp_path: Path, cap
 @pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt, 130), ("sigterm", 143), (OSError(28, "No space left on device"), 1)])
 def test_a_stopped_job_says_how_to_resume(stop: object, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     from jobs import dry_run
-    from jobs.cluster_session import Terminated
+    from jobs.termination import Terminated
 
     def stopped(config: object) -> int:
         raise Terminated if stop == "sigterm" else stop
