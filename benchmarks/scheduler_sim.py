@@ -5,10 +5,10 @@ kept result.
 Videos have log-normal lengths (median 150 frames); 1 % of the work under way an hour fails, and a node of 8 GPUs is taken away every 10 hours
 on average, with 120 s notice. GPUs are split between field and refresh in proportion to their work. `makespan_over_bound`: critical_path
 against the larger of all work divided by all GPUs and the longest video alone, in which nothing fails; `_without_failures`: the same course
-on a cluster where nothing fails. `critical_path_vs_fifo`: the ratio of their makespans. `jain_index`: of GPU seconds divided by weight, for
-three tenants of weights 1, 2 and 4 under `fair`, while all three have videos that wait; `jain_index_fifo`: the same under fifo.
-`decisions_per_s`: a course's events given to a fresh scheduler again, nothing simulated, CPU time of one core. `bytes_per_video`: of the
-scheduler, for more and more videos."""
+on a cluster where nothing fails; `_mixed`: on workers that do both (scheduler.mixed). `critical_path_vs_fifo`: the ratio of their makespans.
+`jain_index`: of GPU seconds divided by weight, for three tenants of weights 1, 2 and 4 under `fair`, while all three have videos that wait;
+`jain_index_fifo`: the same under fifo. `decisions_per_s`: a course's events given to a fresh scheduler again, nothing simulated, CPU time of
+one core. `bytes_per_video`: of the scheduler, for more and more videos."""
 
 from __future__ import annotations
 
@@ -48,14 +48,16 @@ def main() -> None:
     args = arguments(__doc__, **options)
     question = Question(service_times(args.times), args.videos, args.gpus, args.steps)
     courses = {kind: question.course(kind) for kind in ("fifo", "critical_path", "fair")}
-    calm = question.course("critical_path", failing=False)
+    calm, mixed = question.course("critical_path", failing=False), question.course("critical_path", mixed=True)
     bound = question.bound_s()
-    rows = [row(kind, course, bound, args.gpus) for kind, course in {**courses, "critical_path, nothing fails": calm}.items()]
+    others = {"critical_path, nothing fails": calm, "critical_path, mixed workers": mixed}
+    rows = [row(kind, course, bound, args.gpus) for kind, course in (courses | others).items()]
     result = {
         "videos": args.videos, "gpus": args.gpus, "service_times": vars(question.times), "bound_s": bound,
         "longest_chain_s": question.longest_s(), "field_gpus": question.cluster.num_field, "refresh_gpus": question.cluster.num_refresh,
         "makespan_over_bound": courses["critical_path"].makespan_s / bound,
         "makespan_over_bound_without_failures": calm.makespan_s / bound,
+        "makespan_over_bound_mixed": mixed.makespan_s / bound,
         "critical_path_vs_fifo": courses["fifo"].makespan_s / courses["critical_path"].makespan_s,
         "jain_index": jain_index(courses["fair"], question.jobs), "jain_index_fifo": jain_index(courses["fifo"], question.jobs),
         "decisions_per_s": decisions_per_s(question, courses["critical_path"]),
@@ -102,13 +104,13 @@ class Question:
     def bound_s(self) -> float:
         return max(sum(self.work_s()) / self.num_gpus, self.longest_s())
 
-    def scheduler(self, kind: str) -> Scheduler:
+    def scheduler(self, kind: str, mixed: bool = False) -> Scheduler:
         settings = self._settings.model_copy(update={"kind": kind})
-        return Scheduler(make_policy(settings), settings.max_failures, rebalance_s=settings.rebalance_s)
+        return Scheduler(make_policy(settings), settings.max_failures, rebalance_s=settings.rebalance_s, mixed=mixed)
 
-    def course(self, kind: str, failing: bool = True) -> Course:
+    def course(self, kind: str, failing: bool = True, mixed: bool = False) -> Course:
         cluster = replace(self.cluster, **FAILING) if failing else self.cluster
-        return Simulation(self.scheduler(kind), self.jobs, self.times, cluster, self._settings.slice_steps, SEED).run()
+        return Simulation(self.scheduler(kind, mixed), self.jobs, self.times, cluster, self._settings.slice_steps, SEED).run()
 
 
 def row(kind: str, course: Course, bound_s: float, num_gpus: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Crew:
     None: never."""
 
     def __init__(self, rebalance_s: float | None, mixed: bool) -> None:
-        self._rebalance_s, self._mixed = None if mixed else rebalance_s, mixed
+        self._rebalance_s, self.mixed = None if mixed else rebalance_s, mixed
         one_line = IdleActors()
         self._idle = {role: one_line if mixed else IdleActors() for role in Role}
         self._starting: Counter[Role] = Counter()
@@ -52,7 +52,7 @@ class Crew:
 
     def num_serving(self, role: Role) -> int:
         """Actors that do the work of a role."""
-        return sum(self._mixed or actor.role is role for actor in self.actors.values())
+        return sum(self.mixed or actor.role is role for actor in self.actors.values())
 
     def began(self, actor: ActorRecord, video: VideoRecord, role: Role) -> None:
         actor.videos[video.name] = video

@@ -254,17 +254,25 @@ class Scheduler:
         """Gives every idle actor the video that the policy serves first, and those who may go with it. Where nobody is idle, the first video
         may still join an actor; it is never passed over for one that could, so that no performer keeps an actor for ever."""
         commands: list[Command] = []
-        for role, line in self._lines.items():
-            while self._crew.is_idle(role) and len(line) > 0:
-                video = line.take()
-                actor = self._crew.take(role, video.last_field_actor)
-                commands.append(self._begin(video, actor, role, now_s))
-                others = self._companions.of(video) if role is Role.REFRESH else []
-                commands += [self._begin(line.take(other), actor, role, now_s) for other in others]
+        while (role := self._next_role()) is not None:
+            line = self._lines[role]
+            video = line.take()
+            actor = self._crew.take(role, video.last_field_actor)
+            commands.append(self._begin(video, actor, role, now_s))
+            others = self._companions.of(video) if role is Role.REFRESH else []
+            commands += [self._begin(line.take(other), actor, role, now_s) for other in others]
         refreshes = self._lines[Role.REFRESH]
         while len(refreshes) > 0 and (host := self._companions.host(refreshes.first())) is not None:
             commands.append(self._begin(refreshes.take(), host, Role.REFRESH, now_s))
         return commands
+
+    def _next_role(self) -> Role | None:
+        """Of which a video waits and an actor is idle. Where actors do the work of both: higher priority first, then refreshes, for field steps
+        are short and fill gaps better."""
+        ready = [role for role, line in self._lines.items() if self._crew.is_idle(role) and len(line) > 0]
+        if len(ready) < 2 or not self._crew.mixed:
+            return ready[0] if ready else None
+        return max(ready, key=lambda role: (self._lines[role].first().priority, role is Role.REFRESH))
 
     def _begin(self, video: VideoRecord, actor: ActorRecord, role: Role, now_s: float) -> Command:
         piece = Piece(role, actor.number, video.ticket, now_s)

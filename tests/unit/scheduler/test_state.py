@@ -278,3 +278,14 @@ def test_the_next_performer_is_read_ahead_by_who_will_be_free_first() -> None:
     after = core.handle(RefreshDone("a", first.ticket, 1), 4.0)
     assert StartRefresh("c", first.actor, 1) in after
     assert not any(isinstance(command, Prefetch) for command in after), "nobody waits"
+
+
+def test_mixed_actors_refresh_first_but_for_priority() -> None:
+    core = Scheduler(make_policy(SchedulerConfig(kind="fifo")), 1, mixed=True)
+    core.handle(ActorReady(0, Role.FIELD), 0.0)
+    (first,) = core.handle(Submitted("a", WORK), 0.0)
+    assert core.handle(Submitted("b", WORK), 0.0) == []
+    assert core.handle(slice_done(first, 2, 0, wanted=True), 1.0) == [StartRefresh("a", 0, 1)]
+    assert core.handle(Submitted("c", WORK, priority=1), 2.0) == []
+    assert core.handle(RefreshStopped("a", 1), 3.0) == [StartSlice("c", 0, 0)]
+    assert core.num_actors(Role.FIELD) == core.num_actors(Role.REFRESH) == 1
