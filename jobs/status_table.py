@@ -32,9 +32,15 @@ def status_table(status: dict[str, Any]) -> Group:
     return Group(table, Text(_summary(status)))
 
 
+def _role(role: str, workers: dict[str, int], waiting: int) -> str:
+    """Where workers share calls, with how many videos they have."""
+    several = f" on {workers['videos']} videos" if workers.get("videos", 0) > workers["busy"] else ""
+    return f"{role}: {workers['busy']} of {workers['all']} at work{several}, {waiting} waiting"
+
+
 def _summary(status: dict[str, Any]) -> str:
     phases = ", ".join(f"{number} {phase}" for phase, number in status["phases"].items())
-    roles = ", ".join(f"{role}: {n['busy']} of {n['all']} at work, {status['waiting'][role]} waiting" for role, n in status["actors"].items())
+    roles = ", ".join(_role(role, n, status["waiting"][role]) for role, n in status["actors"].items())
     over, silent_s = set(status["phases"]) <= ENDS, time.time() - status["updated_s"]
     left = "" if over or status["eta_s"] is None else f", at least {clock(status['eta_s'])} left"
     gone = "" if over or silent_s < SILENCE_S else f"\nno word from the driver for {clock(silent_s)}: the run's own command goes on from here"

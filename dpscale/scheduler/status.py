@@ -52,18 +52,20 @@ def status(scheduler: Scheduler, rates: Rates, losses: dict[str, float], started
 
 
 def figures(scheduler: Scheduler) -> dict[str, float]:
-    """How full it is, for curves: `videos/PHASE`, and of each role `waiting/ROLE` (videos), `actors/ROLE`, `busy/ROLE`."""
+    """How full it is, for curves: `videos/PHASE`, and of each role `waiting/ROLE` (videos), `actors/ROLE`, `busy/ROLE`, `together/ROLE` (videos at a
+    busy actor: of refreshes those that share its calls)."""
     phases = Counter(video.phase for video in scheduler.videos.values())
     found: dict[str, float] = {f"videos/{phase.value}": phases[phase] for phase in Phase}
     for role in Role:
         actors = _actors(scheduler, role)
         found |= {f"waiting/{role.value}": scheduler.num_waiting(role), f"actors/{role.value}": actors["all"], f"busy/{role.value}": actors["busy"]}
+        found[f"together/{role.value}"] = actors["videos"] / max(1, actors["busy"])
     return found
 
 
 def _actors(scheduler: Scheduler, role: Role) -> dict[str, int]:
-    at_work = {video.under_way[role].actor for video in scheduler.videos.values() if role in video.under_way}
-    return {"busy": len(at_work), "all": scheduler.num_actors(role)}
+    at_work = [video.under_way[role].actor for video in scheduler.videos.values() if role in video.under_way]
+    return {"videos": len(at_work), "busy": len(set(at_work)), "all": scheduler.num_actors(role)}
 
 
 def _eta_s(scheduler: Scheduler, rates: Rates) -> float | None:

@@ -21,6 +21,7 @@ from dpscale.scheduler.messages import (
 )
 from dpscale.scheduler.policy import make_policy
 from dpscale.scheduler.state import Scheduler
+from dpscale.scheduler.status import figures
 from tests.unit.scheduler.many_videos import WORK
 
 REFRESH_ACTOR = 0
@@ -75,6 +76,12 @@ def test_nobody_joins_before_the_first_in_line() -> None:
     assert run.at_refresh() == ["a2"], "b1 waits for longer than a1"
     run.tell(RefreshDone("a2", run.begun("a2").ticket, 1))
     assert run.at_refresh() == ["b1"]
+
+
+def test_the_figures_tell_how_many_share_calls() -> None:
+    found = figures(Run(3, a1="ada", a2="ada", b1="ben").core)
+    assert (found["together/refresh"], found["busy/refresh"], found["waiting/refresh"]) == (2, 1, 1)
+    assert found["together/field"] == 0
 
 
 def test_by_default_each_goes_alone() -> None:
