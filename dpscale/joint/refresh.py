@@ -193,6 +193,6 @@ class RefreshService:
         if name not in self._videos:
             self._videos[name] = DiffusionRefresh(self._model, load_task(self._config, self._layout, video), self._together)
         self._videos.move_to_end(name)
-        while len(self._videos) > self._config.scheduler.warm_videos:
+        while len(self._videos) > max(self._config.scheduler.warm_videos, self._config.scheduler.refresh_together):
             self._videos.popitem(last=False)
         return self._videos[name]
