@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dpscale.scheduler.journal import segments
-from dpscale.scheduler.messages import WorkFailed
+from dpscale.config.schema import SchedulerConfig
+from dpscale.scheduler.journal import Journal, Opening, segments
+from dpscale.scheduler.messages import ActorReady, RefreshDone, Role, SliceDone, Submitted, WorkFailed
 from dpscale.scheduler.timeline import trace
 from tests.unit.scheduler.many_jobs import simulated, write_journal
+from tests.unit.scheduler.many_videos import WORK
 
 
 def test_bars_are_what_the_actors_did(tmp_path: Path) -> None:
@@ -25,3 +27,19 @@ def test_bars_are_what_the_actors_did(tmp_path: Path) -> None:
     waiting = [event["args"] for event in events if event["ph"] == "C"]
     assert waiting[-1] == {"field": 0, "refresh": 0}
     assert max(args["field"] for args in waiting) > 0
+
+
+def test_refreshes_that_share_calls_have_rows_of_their_own(tmp_path: Path) -> None:
+    opening = Opening(SchedulerConfig(kind="fifo", refresh_together=2), {}, None)
+    begun = [
+        ActorReady(0, Role.REFRESH), ActorReady(1, Role.FIELD), ActorReady(2, Role.FIELD),
+        Submitted("a", WORK, performer="ann"), Submitted("b", WORK, performer="ann"),
+        SliceDone("a", 0, 2, 0, 20, True, True, False), SliceDone("b", 0, 2, 0, 20, True, True, False),
+        RefreshDone("a", 1, 1), RefreshDone("b", 1, 1),
+    ]  # fmt: skip
+    journal = Journal(tmp_path / "journal.jsonl", opening, 0.0)
+    for at, event in enumerate(begun):
+        journal.append(event, float(at))
+    journal.sync()
+    bars = [event for event in trace(segments(tmp_path / "journal.jsonl"))["traceEvents"] if event.get("cat") == RefreshDone.__name__]
+    assert [(bar["name"], bar["tid"], bar["ts"] / 1e6, bar["dur"] / 1e6) for bar in bars] == [("a", 0, 5, 2), ("b", 1, 6, 2)]
