@@ -246,7 +246,9 @@ class _Controller:
         if not receipt.finished:
             return RefreshStopped(command.video, command.ticket)
         self._tracker.metrics(self._keys[command.video], {"refresh_strength": receipt.strength, "refresh_s": receipt.seconds}, receipt.step)
-        self._logbook.measured(Role.REFRESH, self._scheduler.videos[command.video].num_frames, seconds)
+        actor = self._scheduler.actors.get(command.actor)
+        shared = max(1, len(actor.videos)) if actor is not None else 1  # its time was the others' too (scheduler.refresh_together)
+        self._logbook.measured(Role.REFRESH, self._scheduler.videos[command.video].num_frames, seconds / shared)
         self._gauges.took(Role.REFRESH, seconds)
         return RefreshDone(command.video, command.ticket, receipt.refresh + 1)
 
