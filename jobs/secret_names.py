@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from dpscale.config.schema import Config, TrackingConfig
+from dpscale.tracking.names import VARIABLE
 
-_REFERENCE = re.compile(r"\$\{(\w+)\}")
 _OF_MLFLOW = "MLFLOW_TRACKING_"
 """Who one is to an MLflow server, and how it is reached: user, password, token, certificates."""
 
@@ -20,7 +19,7 @@ def secret_names(config: Config, environment: Mapping[str, str]) -> list[str]:
 
 
 def _named_in_uri(tracking: TrackingConfig) -> list[str]:
-    return _REFERENCE.findall(tracking.uri or "") if tracking.kind == "mlflow" else []
+    return VARIABLE.findall(tracking.uri or "") if tracking.kind == "mlflow" else []
 
 
 def _of_mlflow(tracking: TrackingConfig, environment: Mapping[str, str]) -> list[str]:

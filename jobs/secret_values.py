@@ -7,11 +7,10 @@ from collections.abc import Mapping
 
 from dpscale.config.submit import SECRET_NAME
 from dpscale.data.types import InputError
+from dpscale.tracking.names import VARIABLE
 
 _PASSWORD_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#:@\"]*:[^\s?#@\"]+@", re.IGNORECASE)
 _SECRET_IN_QUERY = re.compile(r"://[^\s\"]*[?&](sig|[^=&\s\"]*(key|secret|token|password)[^=&\s\"]*)=[^&\s\"]", re.IGNORECASE)
-_REFERENCE = re.compile(r"\$\{\w+\}")
-"""Of a variable, whose value is put in where the job runs (tracking/uri.py)."""
 _SHORTEST = 8
 """Characters of a value that is looked for: a shorter one is found everywhere, and protects nothing."""
 
@@ -33,7 +32,7 @@ def refuse_secret_values(place: str, content: bytes, secrets: Mapping[str, str])
 
 def refuse_passwords(place: str, text: str) -> None:
     """Raises InputError if `text` holds a URL with a password, a key or a token; ${NAME} is none. The message does not repeat it."""
-    text = _REFERENCE.sub("", text)
+    text = VARIABLE.sub("", text)
     if _PASSWORD_IN_URL.search(text) or _SECRET_IN_QUERY.search(text):
         raise InputError(
             f"{place}: holds a URL with a password or a key, which everybody on the cluster could read. Leave it out, and set it on the cluster's "

@@ -9,6 +9,9 @@ import re
 MAX_NAME = 250
 """Characters of a metric's, param's or tag's name (MLflow)."""
 
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+"""Of the environment, in a tracking URI: its value is put in where the record is written (tracking/uri.py)."""
+
 _NOT_IN_NAMES = re.compile(r"^\.|[^\w\-. /]")
 _NOT_IN_MODELS = re.compile(r"^\.|[^\w\-.]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]|[\ud800-\udfff]")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from urllib.parse import urlsplit
 
@@ -13,24 +12,21 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dpscale.data.types import InputError
 from dpscale.tracking.lane import Outage
-from dpscale.tracking.names import shown
+from dpscale.tracking.names import VARIABLE, shown
 
 CONNECT_S = 3
 SERVER_PORTS = {"http": 80, "https": 443}
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
-
-
 def expanded(uri: str) -> str:
     """`uri` with ``${NAME}`` replaced by that variable of the environment: so no password need stand in a file.
 
     Raises InputError where it is not set."""
-    missing = [name for name in _VARIABLE.findall(uri) if name not in os.environ]
+    missing = [name for name in VARIABLE.findall(uri) if name not in os.environ]
     if missing:
         raise InputError(f"tracking.uri = {shown(uri)!r}: the environment has no {', '.join(missing)}; set it where the job runs")
-    return _VARIABLE.sub(lambda found: os.environ[found.group(1)], uri)
+    return VARIABLE.sub(lambda found: os.environ[found.group(1)], uri)
 
 
 def check_uri(uri: str) -> None:
