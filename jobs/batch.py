@@ -9,7 +9,7 @@ from dpscale.config.schema import Config
 from dpscale.config.sources import VideoConfig
 from dpscale.data.layout import RunLayout
 from dpscale.data.types import Outcome
-from dpscale.tracking.tracker import Recorder
+from dpscale.tracking.tracker import Tracker
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Batch:
 
     config: Config
     layout: RunLayout
-    tracker: Recorder
+    tracker: Tracker
     failed: dict[str, str] = field(default_factory=dict)
     """Performer, clip (performer/drive) or video -> stage and error."""
 

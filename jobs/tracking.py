@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dpscale.config.schema import Config
 from dpscale.data.layout import RunLayout
 from dpscale.tracking.lineage import record_lineage
-from dpscale.tracking.tracker import BATCH, Recorder, spool_folder
+from dpscale.tracking.tracker import BATCH, Tracker, spool_folder
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def tracked(config: Config, layout: RunLayout, failed: Sized) -> Iterator[Recorder]:
+def tracked(config: Config, layout: RunLayout, failed: Sized) -> Iterator[Tracker]:
     """The batch's tracker. At the end its run is FINISHED, or FAILED if `failed` holds anything by then, or KILLED by an exception."""
     from dpscale.tracking.on_ray import measured_nodes, start_tracker
 

@@ -46,8 +46,9 @@ class Fleet:
         kind, cpus, gpus, at_once = {
             Role.FIELD: (FieldWorker, settings.field_cpus, settings.field_gpus, 1),
             Role.REFRESH: (RefreshWorker, settings.refresh_cpus, settings.refresh_gpus, settings.refresh_together),
-        }[Role.REFRESH if settings.mixed else role]
-        kind = MixedWorker if settings.mixed else kind
+        }[role]
+        if settings.mixed:
+            kind, at_once = MixedWorker, settings.refresh_together
         name = f"{role.value}-{number}-{self._run_id}-{uuid.uuid4().hex[:4]}"
         actor = kind.options(name=name, num_cpus=cpus, num_gpus=gpus, max_concurrency=at_once).remote(self._config, self._layout)
         self._actors[number] = actor

@@ -125,7 +125,7 @@ class ActorTracker(Recorder):
         self._warned = True
 
 
-def start_tracker(config: Config, layout: RunLayout) -> Recorder:
+def start_tracker(config: Config, layout: RunLayout) -> Tracker:
     """Starts the one writer of a run on this node, and waits until its store is open or found to be away. Ray must be initialised.
 
     Raises InputError where `config.tracking` cannot be used."""
