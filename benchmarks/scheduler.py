@@ -1,8 +1,8 @@
 """What does the scheduler gain for eight short videos of four performers, for real, on this machine?
 
 `sequential`: one video after the other, each in a process of its own that loads the diffusion model and runs Algorithm 1 (joint.loop).
-`ray_tasks`: the same function as one plain Ray task a video, one CPU each. `scheduler`: scheduler.on_ray.optimize. Ray runs already in both of its
-ways; starting workers, importing torch and loading the model count. Every way has its own folder with the same shards and weights, and one
+`ray_tasks`: the same function as one plain Ray task a video, one CPU each. `scheduler`: scheduler.on_ray.optimize with two mixed workers.
+Ray runs already in both of its ways; starting workers, importing torch and loading the model count. Every way has its own folder with the same shards and weights, and one
 torch thread a process, so that the frames can be (and must be) the same to the bit: `identical`. Ways take turns; of several rounds
 (`--full`: three) the fastest one of each counts.
 
