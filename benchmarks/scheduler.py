@@ -3,8 +3,8 @@
 `sequential`: one video after the other, each in a process of its own that loads the diffusion model and runs Algorithm 1 (joint.loop).
 `ray_tasks`: the same function as one plain Ray task a video, one CPU each. `scheduler`: scheduler.on_ray.optimize with two mixed workers.
 Ray runs already in both of its ways; starting workers, importing torch and loading the model count. Every way has its own folder with the
-same shards and weights, and one torch thread a process, so that the frames can be (and must be) the same to the bit: `identical`. Ways take turns; of several rounds
-(`--full`: three) the fastest one of each counts.
+same shards and weights, and one torch thread a process, so that the frames can be (and must be) the same to the bit: `identical`. Ways
+take turns; of several rounds (`--full`: three) the fastest one of each counts.
 
 `makespan_over_bound`: over what nobody can be faster than: all videos' service times, as the sequential processes measured them without start
 and loading, spread evenly over the cores, or the longest video's own. A network of sd21's shape with half its widths (1.5 GiB) at 64 px: its
