@@ -6,6 +6,7 @@ and one refresh only become 4, 8, 16, 32, 160. First every trial by itself, in a
 
 `compute_fraction`: the search's work as part of the grid's. What is missing to 1 is split: `early_stopping` is what trials that were left
 behind did not do, `prefix_sharing` what trials did not compute because another had. `equal_bits`: finished trials of both, frame for frame.
+`--full`, half an hour: 2,000 steps, the intervals 50, 100, 200, 400 and one refresh, and both rendered people at half and at twice the length too.
 `--folder DIR` keeps the run and goes on with one."""
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 from benchmarks import arguments, finish, show
 from dpscale.config.load import load
 from dpscale.config.schema import Config
+from dpscale.config.sources import RenderedPerformer
 from dpscale.data.checkpoint import marker_of
 from dpscale.data.layout import RunLayout
 from dpscale.diffusion.weights import load_model
@@ -45,12 +47,16 @@ from jobs.cluster_session import ray_session
 from jobs.pipeline import run_stages
 from jobs.settings import CONFIGS
 
-SCALED = (
-    "joint.steps=160", "joint.warm_up_steps=30", "search.space.joint.refresh_interval=[4, 8, 16, 32, 160]", "joint.strength_to=0.3",
-    "field.lr_milestones=[80, 112, 136]", "field.samples=2048", "field.flow_samples=512", "scheduler.slice_steps=100", "tracking.kind=none",
-)  # fmt: skip
+ALWAYS = ("joint.strength_to=0.3", "field.samples=2048", "field.flow_samples=512", "tracking.kind=none")
 """Strengths as METHOD.md has them: 0.7 to 0.3."""
+SCALED = (
+    "joint.steps=160", "joint.warm_up_steps=30", "search.space.joint.refresh_interval=[4, 8, 16, 32, 160]",
+    "field.lr_milestones=[80, 112, 136]", "scheduler.slice_steps=100",
+)  # fmt: skip
 SHORT = ("finetune.max_steps=40", "finetune.decoder.steps=30", "preprocess.fit_steps=120", "performers.1.num_frames=60", "performers.2.num_frames=60")
+
+LENGTHS = (38, 152)
+"""Frames of the further videos of `--full`, of which the last fifth is held out."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def main() -> None:
     given = arguments(__doc__ or "", folder={"type": Path, "metavar": "DIR", "help": "keeps the run there, or continues it; none: a temporary one"})
     with tempfile.TemporaryDirectory(prefix="dpscale-bench-") if given.folder is None else nullcontext(given.folder) as folder:
         root = Path(folder).resolve()
-        config = load(CONFIGS / "search.toml", [f'run.root="{root}"', *SCALED, *(() if given.full else SHORT)])
+        config = _config(root, given.full)
         os.environ["OMP_NUM_THREADS"] = str(config.ray.torch_threads)  # as Ray's workers have it: of processes that are started from here
         if run_stages(config, ["preprocess", "finetune"]):
             raise RuntimeError("a performer could not be trained: see above")
@@ -84,6 +90,15 @@ def main() -> None:
         result = summary(config, pieces, grid, rows) | seconds
     show("search: the full grid", [_told(row) for row in grid])
     finish("search", given.json, {**result, "grid": [_told(row) for row in grid], "settings": _settings(config)}, [_told(row) for row in rows])
+
+
+def _config(root: Path, full: bool) -> Config:
+    config = load(CONFIGS / "search.toml", [f'run.root="{root}"', *ALWAYS, *(() if full else (*SCALED, *SHORT))])
+    if not full:
+        return config
+    rendered = [each for each in config.performers if isinstance(each, RenderedPerformer)]
+    others = [each.model_copy(update={"name": f"{each.name}-{n}", "num_frames": n}) for each in rendered for n in LENGTHS]
+    return config.model_copy(update={"performers": (*config.performers, *others)})
 
 
 def _pieces(config: Config) -> list[Piece]:
