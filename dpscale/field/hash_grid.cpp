@@ -84,10 +84,11 @@ void locate(const T* points, int count, const Level& level, uint32_t mask, Cells
 }
 
 // Rows are read at random: asking for all of a block's before the first is used lets the memory answer them together.
-template <typename T, int D, typename Element>
+// Asked for to be written (kWrite), a line leaves the caches of the other threads, which mostly want it too.
+template <int kWrite, typename T, int D, typename Element>
 void prefetch(const Cells<T, D>& cells, int count, const Element* first, int width) {
     for (int k = 0; k < 1 << D; ++k) {
-        for (int i = 0; i < count; ++i) __builtin_prefetch(first + static_cast<int64_t>(cells.row[k][i]) * width, 1);
+        for (int i = 0; i < count; ++i) __builtin_prefetch(first + static_cast<int64_t>(cells.row[k][i]) * width, kWrite);
     }
 }
 
@@ -128,7 +129,7 @@ void encode_block(const T* points, int count, const V* table, const Level& level
     T sum[kBlock * (F > 0 ? F : kMostFeatures)], values[kBlock * (F > 0 ? F : kMostFeatures)];
     locate<T, D>(points, count, level, mask, cells);
     const int width = F > 0 ? F : features;
-    prefetch(cells, count, table, width);
+    prefetch<0>(cells, count, table, width);
     for (int e = 0; e < count * width; ++e) sum[e] = 0;
     for (int k = 0; k < 1 << D; ++k) {
         gather<V, T, F>(table, cells.row[k], count, features, values);
@@ -265,7 +266,7 @@ void point_gradient(const T* points, int64_t samples, const V* table, const Leve
         for (int l = 0; l < num_levels; ++l) {
             const V* own = table + levels[l].first_row * width;
             locate<T, D>(points + s * D, count, levels[l], mask, cells);
-            prefetch(cells, count, own, width);
+            prefetch<0>(cells, count, own, width);
             for (int i = 0; i < count; ++i) {
                 for (int f = 0; f < width; ++f) slopes[i * width + f] = gradient[(s + i) * stride + l * width + f];
             }
@@ -304,7 +305,7 @@ void scatter(const T* points, int64_t samples, const Level& level, uint32_t mask
     for (int64_t s = 0; s < samples; s += kBlock) {
         const int count = static_cast<int>(std::min<int64_t>(kBlock, samples - s));
         locate<T, D>(points + s * D, count, level, mask, cells);
-        prefetch(cells, count, sum, width);
+        prefetch<1>(cells, count, sum, width);
         for (int i = 0; i < count; ++i) {
             const T* own = gradient + (s + i) * stride;
             for (int k = 0; k < 1 << D; ++k) {

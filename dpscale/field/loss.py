@@ -118,8 +118,7 @@ def _draw_neighbours(field: VideoField, targets: UInt8[Tensor, "N H W 3"], count
 
 def _read(targets: UInt8[Tensor, "N H W 3"], field: VideoField, pixels: Int[Tensor, " S"]) -> Float[Tensor, "S 3"]:
     """0..1, on the field's device."""
-    frame, row, column = field.frame_row_column(pixels.to(targets.device))
-    return targets[frame, row, column].to(field.device).float() / 255
+    return targets.flatten(0, 2).index_select(0, pixels.to(targets.device)).to(field.device).float() / 255
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -35,45 +36,81 @@ class Mlp(nn.Sequential):
     def forward(self, *inputs: Float[Tensor, "S _"]) -> Float[Tensor, "S _"]:
         fits = self.fused and inputs[0].device.type == "cpu" and native.library() is not None
         if fits and not any(part.requires_grad for part in inputs[1:]):
-            return _Run.apply(len(inputs), *inputs, *self.parameters())
+            return _Run.apply(torch.is_grad_enabled(), len(inputs), *inputs, *self.parameters())
         return super().forward(torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0])
 
 
 class _Run(torch.autograd.Function):
-    """Arguments after the number of inputs: the inputs, then weight and bias of each layer in turn."""
+    """Arguments: whether a backward may follow, the number of inputs, the inputs, then weight and bias of each layer in turn."""
 
     @staticmethod
-    def forward(ctx, num_inputs: int, *tensors: Tensor) -> Tensor:
+    def forward(ctx, keep: bool, num_inputs: int, *tensors: Tensor) -> Tensor:
         tensors = tuple(tensor.contiguous() for tensor in tensors)
+        out, ctx.kept = _forward(num_inputs, tensors, keep)
         ctx.num_inputs = num_inputs
         ctx.save_for_backward(*tensors)
-        out = tensors[0].new_empty(len(tensors[0]), len(tensors[-1]))
-        _call("forward", num_inputs, tensors, native.pointer(out))
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        tensors, count = ctx.saved_tensors, ctx.num_inputs
-        first = torch.empty_like(tensors[0]) if ctx.needs_input_grad[1] else None
+        tensors, count, gradient = ctx.saved_tensors, ctx.num_inputs, gradient.contiguous()
+        kept = ctx.kept if ctx.kept is not None else _forward(count, tensors, keep=True)[1]  # of a retained graph: others use it since
+        first = torch.empty_like(tensors[0]) if ctx.needs_input_grad[2] else None
         sums = [torch.zeros_like(tensor) for tensor in tensors[count:]]
-        _call(
-            "backward", count, tensors, native.pointer(gradient.contiguous()), _addresses(sums[0::2]), _addresses(sums[1::2]),
-            ctypes.c_void_p(None) if first is None else native.pointer(first), ctypes.c_int64(tensors[0].shape[1]),
+        _kernel("backward", gradient)(
+            ctypes.c_int64(len(gradient)), *_network(tensors[count:]), native.pointer(kept), native.pointer(gradient), _addresses(sums[0::2]),
+            _addresses(sums[1::2]), _pointer(first), ctypes.c_int64(tensors[0].shape[1]), native.threads(),
         )  # fmt: skip
-        return None, first, *[None] * (count - 1), *sums
+        ctx.kept = None
+        _spare.append(kept)
+        return None, None, first, *[None] * (count - 1), *sums
 
 
-def _call(name: str, num_inputs: int, tensors: tuple[Tensor, ...], *arguments: Any) -> None:
-    inputs, weights, biases = tensors[:num_inputs], tensors[num_inputs::2], tensors[num_inputs + 1 :: 2]
-    sizes = [weights[0].shape[1], *map(len, weights)]
-    assert sum(part.shape[1] for part in inputs) == sizes[0], f"{[part.shape[1] for part in inputs]} columns for {sizes[0]} inputs"
+_spare: list[Tensor] = []
+"""Memory for activations that is not in use. Fresh memory in each step would cost the system as much as it saves us; backward gives it back in
+the opposite order of forward, so the one on top is of the right size."""
+
+
+def _forward(num_inputs: int, tensors: tuple[Tensor, ...], keep: bool) -> tuple[Tensor, Tensor | None]:
+    """The network's output and, with `keep`, the memory with what enters each of its layers."""
+    inputs, parameters = tensors[:num_inputs], tensors[num_inputs:]
+    out = inputs[0].new_empty(len(inputs[0]), len(parameters[-1]))
+    widths = [part.shape[1] for part in inputs]
+    assert sum(widths) == parameters[0].shape[1], f"{widths} columns for {parameters[0].shape[1]} inputs"
+    kept = _memory(parameters, len(out)) if keep else None
+    _kernel("forward", out)(
+        ctypes.c_int(num_inputs), _addresses(inputs), _numbers(widths), ctypes.c_int64(len(out)), *_network(parameters), native.pointer(out),
+        _pointer(kept), native.threads(),
+    )  # fmt: skip
+    return out, kept
+
+
+def _memory(parameters: tuple[Tensor, ...], samples: int) -> Tensor:
+    count, sizes, _, _ = _network(parameters)
+    size = _kernel("kept_size", parameters[0])(ctypes.c_int64(samples), count, sizes)
+    with suppress(IndexError):
+        memory = _spare.pop()
+        if memory.dtype == parameters[0].dtype and len(memory) >= size:
+            return memory
+    return native.with_huge_pages(parameters[0].new_empty(size))
+
+
+def _kernel(name: str, like: Tensor) -> Any:
     kernels = native.library()
     assert kernels is not None
-    kernels[f"dpscale_mlp_{name}_{_NAMES[inputs[0].dtype]}"](
-        ctypes.c_int(num_inputs), _addresses(inputs), _numbers([part.shape[1] for part in inputs]), ctypes.c_int64(len(inputs[0])),
-        ctypes.c_int(len(weights)), _numbers(sizes), _addresses(weights), _addresses(biases), *arguments, native.threads(),
-    )  # fmt: skip
+    kernel = kernels[f"dpscale_mlp_{name}_{_NAMES[like.dtype]}"]
+    kernel.restype = ctypes.c_int64 if name == "kept_size" else None
+    return kernel
+
+
+def _network(parameters: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    weights, biases = parameters[0::2], parameters[1::2]
+    return ctypes.c_int(len(weights)), _numbers([weights[0].shape[1], *map(len, weights)]), _addresses(weights), _addresses(biases)
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None) if tensor is None else native.pointer(tensor)
 
 
 def _addresses(tensors: Any) -> ctypes.Array[ctypes.c_int64]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -188,5 +189,9 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def _block_mean(picture: np.ndarray, shrink: int) -> Float[np.ndarray, "h w 3"]:
-    height, width = picture.shape[0] // shrink, picture.shape[1] // shrink
-    return picture[: height * shrink, : width * shrink].reshape(height, shrink, width, shrink, 3).mean((1, 3))
+    """Sums of whole numbers, so exact; by the place in the block, which is several times faster than a mean over two axes of length `shrink`."""
+    height, width = picture.shape[0] // shrink * shrink, picture.shape[1] // shrink * shrink
+    total = np.zeros((height // shrink, width // shrink, 3), np.uint32)
+    for row, column in product(range(shrink), repeat=2):
+        total += picture[row:height:shrink, column:width:shrink]
+    return total / shrink**2

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
-from scipy.signal import savgol_filter
 
 from dpscale.config.estimators import SmoothingConfig
 
@@ -59,6 +58,8 @@ def savgol(track: Float[np.ndarray, "N K C"], window: int, polyorder: int) -> Fl
     The window is made odd, and no longer than the track; one that the polynomial meets in every frame changes nothing."""
     longest = min(window, len(track))
     odd = longest - 1 + longest % 2
+    from scipy.signal import savgol_filter  # slow to import, and most runs smooth nothing
+
     return savgol_filter(track, odd, polyorder, axis=0) if odd > polyorder + 1 else track
 
 

@@ -77,6 +77,28 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     assert all(torch.equal(a, b) and torch.equal(b, c) for a, b, c in zip(*runs, strict=True))
 
 
+@needs_kernels
+def test_a_retained_graph_gives_the_same_gradients_after_another_step() -> None:
+    """Whose activations lie where those of the first one lay."""
+    net = network(SIZES[0])
+    first, second = (torch.randn(700, 35, generator=torch.Generator().manual_seed(seed)) for seed in (3, 4))
+    total = net(first).square().sum()
+    once = torch.autograd.grad(total, net.parameters(), retain_graph=True)
+    torch.autograd.grad(net(second).square().sum(), net.parameters())
+    again = torch.autograd.grad(total, net.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+
+
+@needs_kernels
+def test_two_graphs_at_once_do_not_share_memory() -> None:
+    net = network(SIZES[0])
+    inputs = [torch.randn(700, 35, generator=torch.Generator().manual_seed(seed)) for seed in (3, 4)]
+    alone = [torch.autograd.grad(net(points).square().sum(), net.parameters()) for points in inputs]
+    totals = [net(points).square().sum() for points in inputs]
+    together = [torch.autograd.grad(total, net.parameters()) for total in totals]
+    assert all(torch.equal(a, b) for one, other in zip(alone, together, strict=True) for a, b in zip(one, other, strict=True))
+
+
 def test_an_input_beyond_the_first_that_wants_a_gradient_gets_it() -> None:
     net = network(SIZES[1])
     first, second = torch.randn(7, 3), torch.randn(7, 2, requires_grad=True)
