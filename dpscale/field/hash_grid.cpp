@@ -92,6 +92,23 @@ void prefetch(const Cells<T, D>& cells, int count, const Element* first, int wid
     }
 }
 
+// Calls work(cells, first sample, count) for each block. While a block is worked on, the rows of the next one are on their way from memory.
+template <int kWrite, typename T, int D, typename Element, typename Work>
+void for_blocks(const T* points, int64_t begin, int64_t end, const Level& level, uint32_t mask, const Element* rows, int width, Work work) {
+    Cells<T, D> both[2];
+    int now = 0;
+    const auto fetch = [&](int64_t s, Cells<T, D>& cells) {
+        const int count = static_cast<int>(std::min<int64_t>(kBlock, end - s));
+        locate<T, D>(points + s * D, count, level, mask, cells);
+        prefetch<kWrite>(cells, count, rows, width);
+    };
+    if (begin < end) fetch(begin, both[now]);
+    for (int64_t s = begin; s < end; s += kBlock, now = 1 - now) {
+        if (s + kBlock < end) fetch(s + kBlock, both[1 - now]);
+        work(both[now], s, static_cast<int>(std::min<int64_t>(kBlock, end - s)));
+    }
+}
+
 // values[i * F + f] = feature f of row[i]. Two features are fetched as one number of their common size: half the gathers.
 template <typename V, typename T, int F>
 void gather(const V* table, const uint32_t* row, int count, int features, T* values) {
@@ -124,12 +141,9 @@ constexpr int kMostFeatures = 8;   // HashGridConfig's bound
 
 // F > 0: number of features, known when compiling; 0: `features`.
 template <typename T, typename V, int D, int F>
-void encode_block(const T* points, int count, const V* table, const Level& level, uint32_t mask, int features, T* out, int out_stride) {
-    Cells<T, D> cells;
+void encode_block(const Cells<T, D>& cells, int count, const V* table, int features, T* out, int64_t out_stride) {
     T sum[kBlock * (F > 0 ? F : kMostFeatures)], values[kBlock * (F > 0 ? F : kMostFeatures)];
-    locate<T, D>(points, count, level, mask, cells);
     const int width = F > 0 ? F : features;
-    prefetch<0>(cells, count, table, width);
     for (int e = 0; e < count * width; ++e) sum[e] = 0;
     for (int k = 0; k < 1 << D; ++k) {
         gather<V, T, F>(table, cells.row[k], count, features, values);
@@ -138,23 +152,22 @@ void encode_block(const T* points, int count, const V* table, const Level& level
         }
     }
     for (int i = 0; i < count; ++i) {
-        for (int f = 0; f < width; ++f) out[static_cast<int64_t>(i) * out_stride + f] = sum[i * width + f];
+        for (int f = 0; f < width; ++f) out[i * out_stride + f] = sum[i * width + f];
     }
 }
 
 template <typename T, typename V, int D, int F>
 void encode(const T* points, int64_t samples, const V* table, const Level* levels, int num_levels, uint32_t mask, int features, T* out,
             int64_t out_stride, int threads) {
+    const int width = F > 0 ? F : features;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t chunk = 0; chunk < samples; chunk += kChunk) {
         const int64_t end = std::min<int64_t>(samples, chunk + kChunk);
         for (int l = 0; l < num_levels; ++l) {
-            const V* own = table + levels[l].first_row * features;
-            for (int64_t s = chunk; s < end; s += kBlock) {
-                const int count = static_cast<int>(std::min<int64_t>(kBlock, end - s));
-                encode_block<T, V, D, F>(points + s * D, count, own, levels[l], mask, features, out + s * out_stride + l * features,
-                                         static_cast<int>(out_stride));
-            }
+            const V* own = table + levels[l].first_row * width;
+            for_blocks<0, T, D>(points, chunk, end, levels[l], mask, own, width, [&](const Cells<T, D>& cells, int64_t s, int count) {
+                encode_block<T, V, D, F>(cells, count, own, features, out + s * out_stride + l * width, out_stride);
+            });
         }
     }
 }
@@ -301,11 +314,7 @@ template <typename T, int D, int F>
 void scatter(const T* points, int64_t samples, const Level& level, uint32_t mask, int features, const T* gradient, int64_t stride, T* sum,
              uint8_t* touched) {
     const int width = F > 0 ? F : features;
-    Cells<T, D> cells;
-    for (int64_t s = 0; s < samples; s += kBlock) {
-        const int count = static_cast<int>(std::min<int64_t>(kBlock, samples - s));
-        locate<T, D>(points + s * D, count, level, mask, cells);
-        prefetch<1>(cells, count, sum, width);
+    for_blocks<1, T, D>(points, 0, samples, level, mask, sum, width, [&](const Cells<T, D>& cells, int64_t s, int count) {
         for (int i = 0; i < count; ++i) {
             const T* own = gradient + (s + i) * stride;
             for (int k = 0; k < 1 << D; ++k) {
@@ -318,7 +327,7 @@ void scatter(const T* points, int64_t samples, const Level& level, uint32_t mask
                 }
             }
         }
-    }
+    });
 }
 
 struct Adam {
