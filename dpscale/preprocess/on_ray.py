@@ -8,11 +8,12 @@ hash of what it follows from, so order, restarts and the number of actors change
 from __future__ import annotations
 
 import pickle  # between our own actors only
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any, Literal
+from typing import Literal
 
 import ray
 import ray.data
@@ -25,13 +26,11 @@ from dpscale.data.remote import ShardStore
 from dpscale.data.types import InputError, Outcome
 from dpscale.preprocess.manifest import Job, driving_jobs, main_jobs
 from dpscale.preprocess.quarantine import Quarantined, read_quarantine, still_quarantined, update_quarantine
-from dpscale.preprocess.receipts import Arrived, Joiner, Row, row_of
+from dpscale.preprocess.receipts import Row, receipt, row_of
 from dpscale.preprocess.sharing import fetched
 
-StepName = Literal["find the person, fit the body", "cut frames, draw the pose", "encode, write a part of the shard"]
+StepName = Literal["find the person, fit the body", "cut frames, draw the pose", "encode, write parts, join them"]
 
-_JOINED_AT_ONCE = 8
-"""Clips: reading and writing wait for disks more than for a processor."""
 _BLOCK_BYTES = 2**20
 """Ray Data hands a block on when it is this large: every chunk of frames at once."""
 
@@ -71,7 +70,7 @@ def pools(config: Config) -> tuple[Pool, ...]:
 
     Steps that need the same resources share actors: a process more would cost its start and the memory of torch, for nothing."""
     settings = config.preprocess
-    person, cut, encode = "find the person, fit the body", "cut frames, draw the pose", "encode, write a part of the shard"
+    person, cut, encode = "find the person, fit the body", "cut frames, draw the pose", "encode, write parts, join them"
     if settings.encode_gpus == 0:
         return (Pool((person, cut, encode), 0, settings.num_actors),)
     return Pool((person, cut), 0, settings.num_actors), Pool((encode,), settings.encode_gpus, settings.encode_actors)
@@ -82,7 +81,7 @@ _ACTOR_CPUS = 0.5
 
 
 def _run(config: Config, layout: RunLayout, jobs: list[Job]) -> dict[str, Row]:
-    """Receipts by name of the job. A shard is joined as soon as its last part is there."""
+    """Receipts by name of the job."""
     graph = pools(config)
     actors = [{"CPU": _ACTOR_CPUS, "GPU": pool.gpus} for pool in graph for _ in range(pool.most)]
     _check_resources(graph, room_for([{"CPU": 1.0}, *actors], config.ray.grow_wait_s))  # 1: Ray Data's own task
@@ -101,7 +100,10 @@ def _run(config: Config, layout: RunLayout, jobs: list[Job]) -> dict[str, Row]:
                 num_cpus=_ACTOR_CPUS,
                 num_gpus=pool.gpus or None,
             )
-        return _collected(config.preprocess.store, layout, data.iter_rows())
+        rows: dict[str, list[Row]] = defaultdict(list)
+        for row in data.iter_rows():
+            rows[row["name"]].append(row)
+    return {name: receipt(own) for name, own in rows.items()}
 
 
 def _check_resources(graph: tuple[Pool, ...], resources: dict[str, float]) -> None:
@@ -140,26 +142,6 @@ class _Actor:
             passing = chain.from_iterable(map(partial(step, self.tools), passing))
         for left in passing:
             yield {**left, "chunk": left["chunk"] and pickle.dumps(left["chunk"])}
-
-
-# ----------------------------------------------------------------------------------------- receipts
-
-
-def _collected(store: str | None, layout: RunLayout, receipts: Iterable[Row]) -> dict[str, Row]:
-    actor: Any = ray.remote(Joiner)
-    joiner = actor.options(num_cpus=0.1, max_restarts=-1, max_task_retries=2, max_concurrency=_JOINED_AT_ONCE).remote(store, layout)
-    arrived: dict[str, Arrived] = {}
-    joins: dict[str, ray.ObjectRef] = {}
-    for row in receipts:
-        clip = arrived.setdefault(row["name"], Arrived())
-        clip.rows.append(row)
-        if clip.whole:
-            joins[row["name"]] = joiner.join.remote(clip.rows)
-    finished = {}
-    for name, clip in arrived.items():
-        last = clip.failed or (ray.get(joins[name]) if name in joins else clip.rows[-1])
-        finished[name] = {**last, "seconds": sum(row["seconds"] for row in clip.rows)}
-    return finished
 
 
 # ---------------------------------------------------------------------------------------- quarantine

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from dpscale.data.checkpoint import marker_of
-from dpscale.data.layout import RunLayout
-from dpscale.data.shards import join_parts
 from dpscale.data.types import InputError
-from dpscale.preprocess.manifest import MAIN, Job
-from dpscale.preprocess.sharing import shared
+from dpscale.preprocess.manifest import Job
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-"""Which clip (fields of Job), which of its frames (`start`, `rows` of `num_frames`), and what is known: `error` is empty while all goes well."""
+"""Which clip (fields of Job), which of its frames (`start`, `rows` of `num_frames`), and what is known: `error` is empty while all goes well,
+`joined` once the clip is a shard."""
 
 
 def row_of(job: Job) -> Row:
     """The row that a job enters the graph as."""
     which = {name: getattr(job, name) for name in ("kind", "name", "performer", "drive", "source", "key")}
-    nothing_yet = {"note": "", "start": 0, "num_frames": 0, "rows": 0, "seconds": 0.0, "error": "", "traceback": "", "input_at_fault": False}
-    return {**which, **nothing_yet, "chunk": None}
+    nothing_yet = {"note": "", "start": 0, "num_frames": 0, "rows": 0, "seconds": 0.0, "joined": False}
+    return {**which, **nothing_yet, "error": "", "traceback": "", "input_at_fault": False, "chunk": None}
 
 
 def attempted(row: Row, work: Callable[[], Row]) -> Row:
@@ -48,43 +42,7 @@ def attempted(row: Row, work: Callable[[], Row]) -> Row:
     return {**row, **made, "seconds": row["seconds"] + time.monotonic() - start}
 
 
-@dataclass
-class Arrived:
-    """Receipts of one clip so far."""
-
-    rows: list[Row] = field(default_factory=list)
-
-    @property
-    def failed(self) -> Row | None:
-        return next((row for row in self.rows if row["error"]), None)
-
-    @property
-    def whole(self) -> bool:
-        """Whether every frame is in a part."""
-        return self.failed is None and bool(self.rows) and sum(row["rows"] for row in self.rows) == self.rows[0]["num_frames"] > 0
-
-
-def part_path(layout: RunLayout, row: Row) -> Path:
-    """Where the frames of a row are kept until the clip is whole."""
-    return layout.parts(row["performer"], row["drive"] or MAIN, row["key"]) / f"{row['start']:08d}-{row['rows']:04d}.parquet"
-
-
-class Joiner:
-    """Makes shards of parts. An actor beside the graph's, light and early, so that the first whole clip need not wait for a process."""
-
-    def __init__(self, store: str | None, layout: RunLayout) -> None:
-        self.store, self.layout = store, layout
-
-    def join(self, receipts: list[Row]) -> Row:
-        """The parts of a whole clip as its shard, given to the store where there is one. May be done twice."""
-        ordered = sorted(receipts, key=lambda row: row["start"])
-        return attempted(ordered[-1], lambda: self._join(ordered))
-
-    def _join(self, ordered: list[Row]) -> Row:
-        row, clip = ordered[-1], ordered[-1]["drive"] or MAIN
-        folder, parts = self.layout.shard(row["performer"], clip), [part_path(self.layout, one) for one in ordered]
-        if (marker_of(folder) or {}).get("key") != row["key"]:
-            join_parts(folder, parts)
-        shutil.rmtree(parts[0].parent, ignore_errors=True)
-        problem = shared(self.store, self.layout, row["performer"], clip) if self.store else ""
-        return {"note": "; ".join(note for note in (row["note"], problem) if note)}
+def receipt(rows: Sequence[Row]) -> Row:
+    """What became of a clip, of all rows that came of it: an error, if any of them has one, or else that it is a shard; with the seconds of all."""
+    found = next((row for row in rows if row["error"]), None) or next((row for row in rows if row["joined"]), rows[-1])
+    return {**found, "seconds": sum(row["seconds"] for row in rows)}

@@ -8,7 +8,8 @@ from dpscale.config.sources import Drive, Performer
 from dpscale.data.shards import write_part
 from dpscale.preprocess.clips import Chunk, Tools, driving_chunks, encoded, main_chunks, prepare_person
 from dpscale.preprocess.keys import settings_text
-from dpscale.preprocess.receipts import Row, attempted, part_path
+from dpscale.preprocess.parts import join_when_whole, part_path, shard_is_made
+from dpscale.preprocess.receipts import Row, attempted
 
 
 def find_person(tools: Tools, row: Row) -> Iterator[Row]:
@@ -38,23 +39,27 @@ def cut_frames(tools: Tools, row: Row) -> Iterator[Row]:
 
 
 def encode_frames(tools: Tools, row: Row) -> Iterator[Row]:
-    """The receipt for a part of a shard. A part that an earlier run left is not made again."""
+    """The receipt for a part of a shard, or for the shard if it was the last part. What an earlier run left is not made again."""
     yield {**attempted(row, lambda: _write(tools, row)), "chunk": None}
 
 
 STEPS: dict[str, Callable[[Tools, Row], Iterator[Row]]] = {
     "find the person, fit the body": find_person,
     "cut frames, draw the pose": cut_frames,
-    "encode, write a part of the shard": encode_frames,
+    "encode, write parts, join them": encode_frames,
 }
 """In this order; `on_ray.py` says what runs them."""
 
 
 def _write(tools: Tools, row: Row) -> Row:
     chunk: Chunk | None = row["chunk"]
-    if chunk is not None and not part_path(tools.layout, row).exists():
+    if chunk is None:
+        return {}
+    if shard_is_made(tools.layout, row):  # and its parts are gone: an actor died between that and its receipt
+        return {"joined": True}
+    if not part_path(tools.layout, row).exists():
         write_part(part_path(tools.layout, row), encoded(tools, chunk), chunk.start)
-    return {}
+    return join_when_whole(tools.layout, tools.config.preprocess.store, row)
 
 
 def _chunks(tools: Tools, row: Row) -> Iterator[Chunk]:

@@ -1,21 +1,10 @@
-"""Rows become receipts whatever happens, and parts become a shard, also when asked twice."""
+"""Rows become receipts whatever happens."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
-import numpy as np
-import pytest
-
-from dpscale.config.schema import Config
-from dpscale.data.checkpoint import marker_of
-from dpscale.data.layout import RunLayout
-from dpscale.data.shards import read_clip, write_part
-from dpscale.data.types import Clip, InputError
+from dpscale.data.types import InputError
 from dpscale.preprocess.manifest import Job
-from dpscale.preprocess.receipts import Arrived, Joiner, Row, attempted, part_path, row_of
-from tests.small_performer import small_clip, small_model
+from dpscale.preprocess.receipts import Row, attempted, receipt, row_of
 
 JOB = Job("main", "anna", "anna", "", "digest", "key", finished=False)
 
@@ -48,48 +37,10 @@ def test_times_add_up():
     assert row["note"] == "done"
 
 
-def test_a_clip_is_whole_when_every_frame_has_come_and_none_failed():
-    rows = [row_of(JOB) | {"start": start, "rows": 4, "num_frames": 8} for start in (4, 0)]
-    assert not Arrived().whole
-    assert not Arrived(rows[:1]).whole
-    assert Arrived(rows).whole
+def test_the_receipt_of_a_clip_is_its_error_or_that_it_is_a_shard():
+    rows = [row_of(JOB) | {"start": start, "rows": 4, "num_frames": 8, "seconds": 2.0} for start in (0, 4)]
+    joined = rows[0] | {"joined": True, "note": "the store is full"}
+    assert receipt([joined, rows[1]]) == joined | {"seconds": 4.0}, "whichever part was written last"
     failed = rows[1] | {"error": "full disk"}
-    assert not Arrived([rows[0], failed]).whole
-    assert Arrived([rows[0], failed]).failed == failed
-    assert not Arrived([row_of(JOB)]).whole, "a row without frames is no clip"
-
-
-@pytest.fixture
-def parts(tmp_path: Path) -> tuple[RunLayout, Clip, list[Row]]:
-    """A clip in two parts, and their receipts in another order."""
-    layout = RunLayout.of(Config.model_validate({"run": {"root": str(tmp_path)}}))
-    clip = small_clip("anna", small_model())
-    clip = replace(clip, provenance={"key": "key"})
-    receipts = []
-    for here in (slice(0, 5), slice(5, len(clip))):
-        embedding = None if here.start else clip.image_embedding
-        part = replace(clip, pose=clip.pose.at(here), frames=clip.frames[here], latents=clip.latents[here], image_embedding=embedding)
-        row = row_of(JOB) | {"start": here.start, "rows": here.stop - here.start, "num_frames": len(clip)}
-        write_part(part_path(layout, row), part, here.start)
-        receipts.insert(0, row)
-    return layout, clip, receipts
-
-
-def test_parts_become_the_shard_once_and_stay_it(parts):
-    layout, clip, receipts = parts
-    joiner = Joiner(None, layout)
-    assert joiner.join(receipts)["error"] == ""
-    marker = marker_of(layout.shard("anna", "main"))
-    assert not layout.parts("anna", "main", "key").exists()
-    assert joiner.join(receipts)["error"] == "", "a retried call finds the shard instead of the parts"
-    assert marker_of(layout.shard("anna", "main")) == marker
-    found = read_clip(layout.shard("anna", "main"))
-    np.testing.assert_array_equal(found.frames, clip.frames)
-    np.testing.assert_array_equal(found.pose.iuv, clip.pose.iuv)
-
-
-def test_a_missing_part_is_an_error_of_that_clip(parts):
-    layout, _, receipts = parts
-    part_path(layout, receipts[0]).unlink()
-    assert "FileNotFoundError" in Joiner(None, layout).join(receipts)["error"]
-    assert marker_of(layout.shard("anna", "main")) is None
+    assert receipt([joined, failed])["error"] == "full disk"
+    assert receipt([row_of(JOB)]) == row_of(JOB), "a movement has no shard"
