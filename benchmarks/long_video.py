@@ -29,6 +29,7 @@ from dpscale.config.schema import Config
 from dpscale.config.sources import VideoConfig
 from dpscale.data.array_files import mapped, write_frames
 from dpscale.data.checkpoint import commit_folder
+from dpscale.data.heap import keep_heap_small
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import write_clip
 from dpscale.data.types import Clip
@@ -101,6 +102,7 @@ def _in_fresh_process(config: Config, num_frames: int, part: str) -> dict[str, A
 
 def _measure(config: Config, num_frames: int, part: str) -> dict[str, Any]:
     torch.set_num_threads(config.ray.torch_threads)
+    keep_heap_small()  # as the workers do
     layout, video = RunLayout.of(config), VideoConfig(performer=config.performers[0].name, drive=f"frames-{num_frames}")
     started = time.monotonic()
     with _peaks() as peak:

@@ -19,6 +19,7 @@ import torch
 
 from dpscale.config.schema import Config
 from dpscale.config.sources import VideoConfig
+from dpscale.data.heap import keep_heap_small
 from dpscale.data.layout import RunLayout
 from dpscale.joint.checkpoint import VideoStore, state_name
 from dpscale.joint.delta_cache import DeltaCache
@@ -79,6 +80,7 @@ class _FieldWorker(_Worker):
 
     def __init__(self, config: Config, layout: RunLayout) -> None:
         torch.set_num_threads(config.ray.torch_threads)
+        keep_heap_small()
         self._config, self._layout = config, layout
         self._device = "cuda" if config.scheduler.field_gpus > 0 else "cpu"
         self._warm: OrderedDict[str, _Warm] = OrderedDict()
@@ -144,6 +146,7 @@ class _RefreshWorker(_Worker):
     next, or to stop."""
 
     def __init__(self, config: Config, layout: RunLayout) -> None:
+        keep_heap_small()
         self._config, self._layout = config, layout
         self._deltas = DeltaCache.of(config.scheduler)
         self._service, self._loading = None, threading.Lock()
