@@ -47,8 +47,6 @@ from jobs.cluster_session import ray_session
 from jobs.pipeline import run_stages
 from jobs.settings import CONFIGS
 
-ALWAYS = ("joint.strength_to=0.3", "field.samples=2048", "field.flow_samples=512", "tracking.kind=none")
-"""Strengths as METHOD.md has them: 0.7 to 0.3."""
 SCALED = (
     "joint.steps=160", "joint.warm_up_steps=30", "search.space.joint.refresh_interval=[4, 8, 16, 32, 160]",
     "field.lr_milestones=[80, 112, 136]", "scheduler.slice_steps=100",
@@ -73,10 +71,14 @@ class Piece:
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", folder={"type": Path, "metavar": "DIR", "help": "keeps the run there, or continues it; none: a temporary one"})
+    given = arguments(
+        __doc__ or "",
+        folder={"type": Path, "metavar": "DIR", "help": "keeps the run there, or continues it; none: a temporary one"},
+        strength_to={"type": float, "default": 0.3, "help": "noise strength of the last of several refreshes; a single one has 0.7"},
+    )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="dpscale-bench-") if given.folder is None else nullcontext(given.folder) as folder:
         root = Path(folder).resolve()
-        config = _config(root, given.full)
+        config = _config(root, given.full, given.strength_to)
         os.environ["OMP_NUM_THREADS"] = str(config.ray.torch_threads)  # as Ray's workers have it: of processes that are started from here
         if run_stages(config, ["preprocess", "finetune"]):
             raise RuntimeError("a performer could not be trained: see above")
@@ -92,8 +94,10 @@ def main() -> None:
     finish("search", given.json, {**result, "grid": [_told(row) for row in grid], "settings": _settings(config)}, [_told(row) for row in rows])
 
 
-def _config(root: Path, full: bool) -> Config:
-    config = load(CONFIGS / "search.toml", [f'run.root="{root}"', *ALWAYS, *(() if full else (*SCALED, *SHORT))])
+def _config(root: Path, full: bool, strength_to: float) -> Config:
+    """Strengths as METHOD.md has them, unless told otherwise: 0.7 to 0.3."""
+    own = (f'run.root="{root}"', f"joint.strength_to={strength_to}", *(() if full else (*SCALED, *SHORT)))
+    config = load(CONFIGS / "search.toml", [*own, "field.samples=2048", "field.flow_samples=512", "tracking.kind=none"])
     if not full:
         return config
     rendered = [each for each in config.performers if isinstance(each, RenderedPerformer)]
