@@ -18,7 +18,7 @@ def arguments(doc: str, **options: dict[str, Any]) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the result goes; none: runs/benchmarks/NAME.json")
     parser.add_argument("--full", action="store_true", help="more and longer measurements than ten minutes allow")
     for name, how in options.items():
-        parser.add_argument(f"--{name}", **how)
+        parser.add_argument(f"--{name.replace('_', '-')}", **how)
     return parser.parse_args()
 
 
