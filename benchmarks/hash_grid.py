@@ -1,7 +1,7 @@
 """One field step (draw, encode 3D and 2D, networks, backward, Adam) at METHOD.md's sizes: fused kernels against the plain torch reference.
 
 Both in one run, in turn. The reference is hash_grid.py with its one flat table, torch's networks and torch's fused dense Adam. Beside it:
-where a step's time goes, bytes moved against the machine's measured memory bandwidth, seconds to render a frame, and, where
+where a step's time goes, bytes moved against the machine's measured memory bandwidth, seconds to render a frame and to save the state, and, where
 DPSCALE_REAL_DATA names the real footage, the steps that both need to show it at 30 dB.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from benchmarks import arguments, finish
 from dpscale.config.schema import FieldConfig
+from dpscale.data.checkpoint import commit_folder
+from dpscale.data.tensor_file import save_tensors
 from dpscale.field.adam import optimizer_of
 from dpscale.field.hash_grid import HashGrid
 from dpscale.field.hash_grid_fused import FusedHashGrid, kernels
@@ -52,6 +56,7 @@ def main() -> None:
         "bandwidth_gb_s": bandwidth / 1e9,
         "tables": traffic,
         "render_s_per_frame": {px: _render(px, 2 * more, device) for px in ((128, 256) if not given.full else (128, 256, 512))},
+        "state": _saved(2 * more + 1),
         "steps_to_30_db": _steps_to_quality(3 if given.full else 1, device),
         **result,
     }, rows)  # fmt: skip
@@ -201,6 +206,30 @@ def _render(px: int, times: int, device: torch.device) -> dict[str, float]:
 
     ways = {"lattice": lambda: list(fused.render([1])), "fused": lambda: plainly(fused), "reference": lambda: plainly(reference)}
     return {name: _seconds(work, 2 * times + 1, device) for name, work in ways.items()}
+
+
+# ------------------------------------------------------------------------------------------- state
+
+
+def _saved(times: int) -> dict[str, float]:
+    """Seconds to commit field and Adam to the disk, and by safetensors' own writing, in turn; and to read them back."""
+    way = _Way("fused", torch.zeros(4, 64, 64, 3, dtype=torch.uint8))
+    way.step(0, _SIZES[0])
+    tensors = {name: parameter.detach() for name, parameter in way.field.named_parameters()}
+    moments = {f"{name} {key}": value for name, parameter in way.field.named_parameters() for key, value in way.optimizer.state[parameter].items()}
+    seconds: dict[str, list[float]] = {"save_s": [], "save_by_safetensors_s": [], "load_s": []}
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        for number in range(times):
+            for key, save in (("save_s", save_tensors), ("save_by_safetensors_s", lambda path, made: save_file(made, path))):
+                path, started = Path(folder) / f"{number}-{key}", time.perf_counter()
+                commit_folder(path, lambda new, save=save: save(new / "state.safetensors", tensors | moments), {})
+                seconds[key].append(time.perf_counter() - started)
+            started = time.perf_counter()
+            load_file(Path(folder) / f"{number}-save_s" / "state.safetensors")
+            seconds["load_s"].append(time.perf_counter() - started)
+    return {"mb": sum(t.numel() * t.element_size() for t in (tensors | moments).values()) / 1e6} | {
+        key: statistics.median(own) for key, own in seconds.items()
+    }
 
 
 # ----------------------------------------------------------------------------------------- quality

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dpscale.config.schema import Config
@@ -32,6 +32,7 @@ from dpscale.config.sources import VideoConfig
 from dpscale.data.array_files import Frames, give_back, mapped, save_array, write_frames, write_videos
 from dpscale.data.checkpoint import commit_folder, marker_of, write_json
 from dpscale.data.layout import RunLayout
+from dpscale.data.tensor_file import save_tensors
 from dpscale.field.adam import new_moment
 from dpscale.field.hash_grid_fused import as_table
 from dpscale.joint.state import History, JointState, RefreshRequest, new_state
@@ -113,7 +114,7 @@ class VideoStore:
             self.keep_guidance(state.request.refresh, state.request.guidance.shape[:3], state.request.guidance)
         self._commit(
             self.folder / "checkpoints" / state_name(state),
-            lambda path: save_file(_tensors(state), path / "state.safetensors"),
+            lambda path: save_tensors(path / "state.safetensors", _tensors(state)),
             step=state.step,
             optimizer_steps=state.optimizer_steps,
             num_refreshes=state.num_refreshes,
