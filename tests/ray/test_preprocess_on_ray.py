@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from dpscale.config.schema import Config
+from dpscale.config.sources import RenderedPerformer
 from dpscale.data.checkpoint import marker_of
 from dpscale.data.layout import RunLayout
 from dpscale.data.shards import read_clip, write_part
 from dpscale.data.types import InputError, Outcome
+from dpscale.preprocess import on_ray
 from dpscale.preprocess.clips import Tools, encoded, main_chunks, prepare_person
 from dpscale.preprocess.manifest import main_jobs
 from dpscale.preprocess.on_ray import preprocess
@@ -21,6 +23,7 @@ from tests.small_performer import small_model
 from tests.unit.diffusion.models import CHANNELS
 
 SIZE = 32
+STEPS = ("find the person, fit the body", "cut frames, draw the pose", "encode, write parts, join them")
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -100,6 +103,21 @@ def test_a_rendered_performer_keeps_its_exact_pose(finished):
         np.testing.assert_array_equal(doll.pose.iuv, truth["iuv"])
         np.testing.assert_array_equal(doll.pose.flow, truth["flow"].astype(np.float16).astype(np.float32))
         np.testing.assert_array_equal(doll.pose.keypoints, truth["keypoints"])
+
+
+def test_actors_of_two_kinds_make_the_same_shard(inputs, tmp_path, monkeypatch):
+    """As with GPUs for the encoders: chunks of a clip go to whichever actor is free, and the one that writes the last part joins all."""
+    doll = RenderedPerformer(kind="rendered", name="doll", performer_seed=1_000_001, num_frames=70)
+    one, two = (
+        config(inputs, tmp_path / name, 1, [{"performer": "doll", "drive": "self"}], size=2 * SIZE).model_copy(update={"performers": (doll,)})
+        for name in ("one", "two")
+    )
+    assert run(one)["doll"].ok
+    monkeypatch.setattr(on_ray, "pools", lambda _: (on_ray.Pool(STEPS[:2], 0, 1), on_ray.Pool(STEPS[2:], 0, 2)))
+    assert run(two)["doll"].ok
+    shards = [RunLayout.of(settings).shard("doll", "main") for settings in (one, two)]
+    assert len(read_clip(shards[0])) == 70
+    assert marker_of(shards[0]) == marker_of(shards[1])
 
 
 def test_the_number_of_actors_and_the_place_change_no_bit(finished, inputs, tmp_path):
