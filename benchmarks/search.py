@@ -6,7 +6,8 @@ and one refresh only become 4, 8, 16, 32, 160. First every trial by itself, in a
 
 `compute_fraction`: the search's work as part of the grid's. What is missing to 1 is split: `early_stopping` is what trials that were left
 behind did not do, `prefix_sharing` what trials did not compute because another had. `equal_bits`: finished trials of both, frame for frame.
-`--full`, half an hour: 2,000 steps, the intervals 50, 100, 200, 400 and one refresh, and both rendered people at half and at twice the length too.
+`--full`, a quarter of an hour: 2,000 steps, the intervals 50, 100, 200, 400 and one refresh, and both rendered people at half and
+twice the length too.
 `--folder DIR` keeps the run and goes on with one."""
 
 from __future__ import annotations

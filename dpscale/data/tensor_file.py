@@ -28,8 +28,8 @@ Bytes = UInt8[np.ndarray, " _"]
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """What safetensors.torch.save_file would write, for safetensors.torch.load_file to read; tensors may share memory. KeyError: a dtype that
-    is not among ours. OSError: the disk is full, for instance."""
+    """A file for safetensors.torch.load_file; unlike those of its save_file, the tensors may share memory. KeyError: a dtype that is not among
+    ours. OSError: the disk is full, for instance."""
     # The widest first, as the format wants it: every tensor's address is a multiple of its element's size.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     header, end = {}, 0

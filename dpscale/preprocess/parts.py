@@ -26,15 +26,17 @@ def shard_is_made(layout: RunLayout, row: Row) -> bool:
 def join_when_whole(layout: RunLayout, store: str | None, row: Row) -> Row:
     """If the parts of all frames are there: makes the shard, gives it to the store where there is one, and says so in what the row becomes.
 
-    Two actors may each have written one of the last two parts, and both join: the shards are equal, and the second one's failure is none."""
-    parts = sorted(_folder(layout, row).glob("[0-9]*.parquet"))
-    if sum(int(path.stem.split("-")[1]) for path in parts) < row["num_frames"]:
-        return {}
-    try:
-        join_parts(layout.shard(row["performer"], _clip(row)), parts)
-    except OSError:
-        if not shard_is_made(layout, row):
-            raise
+    Goes on from wherever an actor died. Two actors may each have written one of the last two parts, and both join: the shards are equal, and
+    the second one's failure is none."""
+    if not shard_is_made(layout, row):
+        parts = sorted(_folder(layout, row).glob("[0-9]*.parquet"))
+        if sum(int(path.stem.split("-")[1]) for path in parts) < row["num_frames"]:
+            return {}
+        try:
+            join_parts(layout.shard(row["performer"], _clip(row)), parts)
+        except OSError:
+            if not shard_is_made(layout, row):
+                raise
     shutil.rmtree(_folder(layout, row), ignore_errors=True)
     problem = shared(store, layout, row["performer"], _clip(row)) if store else ""
     return {"joined": True, "note": "; ".join(note for note in (row["note"], problem) if note)}

@@ -55,9 +55,7 @@ def _write(tools: Tools, row: Row) -> Row:
     chunk: Chunk | None = row["chunk"]
     if chunk is None:
         return {}
-    if shard_is_made(tools.layout, row):  # and its parts are gone: an actor died between that and its receipt
-        return {"joined": True}
-    if not part_path(tools.layout, row).exists():
+    if not shard_is_made(tools.layout, row) and not part_path(tools.layout, row).exists():
         write_part(part_path(tools.layout, row), encoded(tools, chunk), chunk.start)
     return join_when_whole(tools.layout, tools.config.preprocess.store, row)
 

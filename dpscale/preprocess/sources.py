@@ -72,7 +72,7 @@ def write_h264(path: Path, frames: UInt8[np.ndarray, "N H W 3"], fps: float) -> 
     """Encodes frames of even size. One thread: the bytes do not depend on the machine's number of cores.
 
     Of pictures of 32 px libx264 reads memory that nobody wrote, and clips that have more frames than it looks ahead differ from run to
-    run; from 64 px on they do not."""
+    run; of 64 px and more none did."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"

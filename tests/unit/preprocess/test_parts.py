@@ -82,6 +82,20 @@ def test_a_join_that_fails_because_another_was_faster_is_none(written, monkeypat
     assert join_when_whole(layout, None, rows[0])["joined"]
 
 
+def test_what_an_actor_left_undone_after_the_shard_is_done(written, monkeypatch):
+    """It died before it removed the parts and gave the shard to the store."""
+    layout, _, rows = written
+    monkeypatch.setattr(parts.shutil, "rmtree", lambda *_, **__: None)
+    join_when_whole(layout, None, rows[0])
+    monkeypatch.undo()
+    marker, given = marker_of(layout.shard("anna", "main")), []
+    monkeypatch.setattr(parts, "shared", lambda *what: given.append(what) or "")
+    assert join_when_whole(layout, "s3://store", rows[0])["joined"]
+    assert given == [("s3://store", layout, "anna", "main")]
+    assert not layout.parts("anna", "main", "key").exists()
+    assert marker_of(layout.shard("anna", "main")) == marker
+
+
 def test_a_part_that_cannot_be_read_is_an_error(written):
     layout, _, rows = written
     part_path(layout, rows[0]).write_bytes(b"not a part")
